@@ -1,0 +1,37 @@
+//! What `berth-server` asks of `berth-node`, as types.
+//!
+//! The node trusts nothing of this: it validates every value anew and looks up uid, groups and home by the user's name itself.
+//! Transport: HTTP/1.1 with JSON over `/run/berth/node.sock` (peer uid checked). Routes, all below `/v1`:
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /node` | [`NodeInfo`] |
+//! | `GET /users/{name}` | [`HostUser`], 404 `user_not_found` |
+//! | `GET /berths` | `Vec<`[`BerthStatus`]`>` |
+//! | `GET /berths/{user}` | [`BerthStatus`], 404 `berth_not_found` |
+//! | `PUT /berths/{user}` with [`Ensure`] | [`BerthStatus`] once the wanted state is reached; asking twice is harmless |
+//! | `POST /berths/{user}/stop` | [`BerthStatus`] |
+//! | `DELETE /berths/{user}` | 204; also when there is none |
+//! | `POST /berths/{user}/exec` with [`ExecRequest`] | 101, `Upgrade: berth-exec`, then [`frame`]s |
+//! | `GET /berths/{user}/logs?tail=N&follow=BOOL` | `text/plain`, chunked |
+//! | `GET /watch` | `application/x-ndjson`: every [`BerthStatus`] once, then each change |
+//! | `GET /images` | `Vec<`[`ImageInfo`]`>` |
+//! | `POST /images/build` with [`BuildRequest`] | `application/x-ndjson` of [`ImageProgress`] |
+//! | `POST /images/import?name=NAME`, body a tar | `application/x-ndjson` of [`ImageProgress`] |
+//! | `DELETE /images/{digest}` | 204, 409 `image_in_use` |
+//! | `GET /doctor` | `Vec<`[`Check`]`>` |
+//!
+//! Errors are [`Problem`] with a 4xx or 5xx status.
+
+pub mod frame;
+mod limits;
+mod types;
+
+pub use limits::{InvalidLimits, Limits};
+pub use types::{
+    BerthId, BerthStatus, BuildRequest, Check, CheckLevel, Condition, Ensure, ExecRequest, HostUser, ImageInfo, ImageProgress, NodeInfo,
+    Problem, State, Usage, Wanted,
+};
+
+/// Version of this protocol; the node reports it in [`NodeInfo`].
+pub const VERSION: u32 = 1;

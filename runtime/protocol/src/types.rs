@@ -1,0 +1,212 @@
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::Limits;
+
+/// Identity of a berth; names its directory, cgroup and record. Made by the server (UUIDv7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BerthId(pub Uuid);
+
+impl fmt::Display for BerthId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What the server wants of a berth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wanted {
+    /// Present; its state is left as it is (a new one stays stopped and wakes on the first connection).
+    Present,
+    Running,
+    Stopped,
+}
+
+/// Intent for one berth. Repeating it is harmless; a changed `limits` is applied to a running berth at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ensure {
+    pub id: BerthId,
+    /// Digest of an unpacked image, `sha256:…`.
+    pub image: String,
+    pub limits: Limits,
+    pub wanted: Wanted,
+    /// Accept an account below the host's `UID_MIN`. Uid 0 is never accepted.
+    pub allow_system: bool,
+}
+
+/// State of a berth as the node sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    Stopped,
+    Starting,
+    Running,
+    Frozen,
+    Stopping,
+    Suspended,
+    Failed,
+}
+
+/// Why a berth is not as wanted, or what its user should know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Condition {
+    /// CamelCase name: `StartFailed`, `DockerNotReady`, `RecordCorrupt`, `PendingRestart`, …
+    pub kind: String,
+    /// One sentence for a person.
+    pub message: String,
+    /// Milliseconds since the epoch.
+    pub since: i64,
+}
+
+/// What is true of one berth on this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BerthStatus {
+    pub user: String,
+    pub id: BerthId,
+    pub state: State,
+    /// True when the inner Docker answers.
+    pub docker_ready: bool,
+    pub conditions: Vec<Condition>,
+    pub image: String,
+    pub limits: Limits,
+    pub uid: u32,
+    /// First host id of the berth's range, and how many.
+    pub id_base: u32,
+    pub id_count: u32,
+    /// The berth's own IPv4 address.
+    pub address: String,
+    /// Path of the user's Docker socket on the host.
+    pub socket: String,
+    /// Host pid of the berth's PID 1 while it runs.
+    pub pid: Option<u32>,
+    /// Milliseconds since the epoch.
+    pub started_at: Option<i64>,
+    pub usage: Option<Usage>,
+}
+
+/// Use of a running berth, read from the kernel when asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    pub memory_bytes: u64,
+    pub pids: u64,
+    /// CPU time since the start, in microseconds.
+    pub cpu_usec: u64,
+    /// Bytes that the disk occupies on the host.
+    pub disk_bytes: u64,
+}
+
+/// A host account, looked up by the node through NSS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostUser {
+    pub name: String,
+    pub uid: u32,
+    pub gid: u32,
+    pub home: String,
+    /// True below `UID_MIN` of /etc/login.defs, and for `nobody`.
+    pub system: bool,
+}
+
+/// The host and what it has to give.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeInfo {
+    pub protocol: u32,
+    pub version: String,
+    pub hostname: String,
+    pub kernel: String,
+    /// `v2` or `hybrid`.
+    pub cgroup: String,
+    pub cpus: u32,
+    pub memory_bytes: u64,
+    /// Size and free bytes of the file system that holds the berths' disks.
+    pub disk_bytes: u64,
+    pub disk_free_bytes: u64,
+    pub run_dir: String,
+}
+
+/// Runs a command inside a running berth.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExecRequest {
+    pub argv: Vec<String>,
+    /// `NAME=value`, added to a small default environment.
+    #[serde(default)]
+    pub env: Vec<String>,
+    #[serde(default)]
+    pub cwd: Option<String>,
+    /// Uid inside; 0 unless set.
+    #[serde(default)]
+    pub uid: u32,
+    #[serde(default)]
+    pub gid: u32,
+    /// Allocate a terminal inside the berth.
+    #[serde(default)]
+    pub tty: bool,
+    /// Columns and rows of that terminal.
+    #[serde(default)]
+    pub size: Option<(u16, u16)>,
+}
+
+/// An unpacked image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageInfo {
+    /// `sha256:…` over the imported bytes (root tar) or of the manifest (OCI).
+    pub digest: String,
+    pub name: String,
+    /// Milliseconds since the epoch.
+    pub created_at: i64,
+    /// Bytes on the host's disk.
+    pub size_bytes: u64,
+    /// Users whose berths stand on it.
+    pub used_by: Vec<String>,
+}
+
+/// Builds the default image by the fixed recipe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BuildRequest {
+    pub name: String,
+    /// `bookworm`, `trixie` or `sid`.
+    pub suite: String,
+}
+
+/// One line of an image build or import; the last is `done` or `failed`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ImageProgress {
+    Log { line: String },
+    Done { image: ImageInfo },
+    Failed { problem: Problem },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckLevel {
+    Ok,
+    Warning,
+    Failed,
+}
+
+/// One line of `berth doctor`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    pub name: String,
+    pub level: CheckLevel,
+    pub detail: String,
+    /// What to do when it is not ok.
+    pub fix: Option<String>,
+}
+
+/// A refusal or failure: stable snake_case `code`, a sentence, and what to do next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{detail}")]
+pub struct Problem {
+    pub code: String,
+    pub detail: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}

@@ -1,0 +1,1 @@
+//! Embedded container runtime of Berth

@@ -1,0 +1,1 @@
+//! Requests, answers and client of the Berth API

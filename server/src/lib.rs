@@ -1,0 +1,1 @@
+//! The unprivileged control plane

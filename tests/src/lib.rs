@@ -1,0 +1,1 @@
+//! Kernel and end-to-end tests
