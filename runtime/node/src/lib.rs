@@ -1,1 +1,6 @@
-//! The node daemon and the shim
+//! The two root-started programs of a host: the node daemon ([`daemon`]) and the shim that stands by each running berth ([`shim`]).
+#![forbid(unsafe_code)]
+
+pub mod daemon;
+pub mod link;
+pub mod shim;

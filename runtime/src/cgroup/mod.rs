@@ -1,0 +1,309 @@
+//! Control groups of a berth, on cgroup v2 and on hybrid hosts.
+//!
+//! `<parent>/<id>/shim` holds the shim (never frozen, small limits); `<parent>/<id>/payload` the container: the limits lie there, and it
+//! is the root of the container's cgroup namespace, whose own limit files it therefore cannot write. Killing, freezing and emptiness
+//! always go by the cgroup2 hierarchy (on hybrid hosts the one at `unified`); v1 is there for limits only.
+
+mod v1;
+mod v2;
+
+use std::{
+    fs,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result, Step};
+
+/// Where the host has its control groups.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hierarchy {
+    /// Mount point of cgroup2.
+    pub unified: PathBuf,
+    /// Mount points of v1 hierarchies and their controllers; empty on a pure v2 host.
+    pub v1: Vec<V1>,
+}
+
+/// One v1 hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct V1 {
+    /// Mount options that name it: `cpu`, `cpu,cpuacct`, `name=systemd`.
+    pub options: String,
+    pub mount: PathBuf,
+}
+
+/// What the payload may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    pub cpu_millis: u32,
+    pub memory_bytes: u64,
+    pub pids: u32,
+}
+
+/// Use of the payload, from the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub memory_bytes: u64,
+    pub pids: u64,
+    pub cpu_usec: u64,
+}
+
+/// The two halves of a berth's group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Shim,
+    Payload,
+}
+
+impl Part {
+    fn name(self) -> &'static str {
+        match self {
+            Part::Shim => "shim",
+            Part::Payload => "payload",
+        }
+    }
+}
+
+/// The group of one berth: a path below each hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    pub hierarchy: Hierarchy,
+    /// Relative, e.g. `berth/<id>` or `berth.slice/berth-<id>.scope`.
+    pub path: PathBuf,
+}
+
+impl Hierarchy {
+    /// Reads `/proc/self/mountinfo`.
+    pub fn detect() -> Result<Self> {
+        let text = fs::read_to_string("/proc/self/mountinfo").step("read", "/proc/self/mountinfo")?;
+        parse_mounts(&text)
+            .ok_or_else(|| Error::Invalid("no cgroup2 file system is mounted: mount one at /sys/fs/cgroup, or at /sys/fs/cgroup/unified".into()))
+    }
+
+    /// True where the controllers are on v1 hierarchies.
+    pub fn hybrid(&self) -> bool {
+        !self.v1.is_empty()
+    }
+
+    /// Controllers on the cgroup2 hierarchy.
+    pub fn controllers(&self) -> Result<Vec<String>> {
+        let file = self.unified.join("cgroup.controllers");
+        Ok(fs::read_to_string(&file).step("read", file.display())?.split_whitespace().map(str::to_owned).collect())
+    }
+}
+
+fn parse_mounts(mountinfo: &str) -> Option<Hierarchy> {
+    let mut unified = None;
+    let mut v1: Vec<V1> = Vec::new();
+    for line in mountinfo.lines() {
+        let (left, right) = line.split_once(" - ")?;
+        let left: Vec<&str> = left.split(' ').collect();
+        let right: Vec<&str> = right.split(' ').collect();
+        let (root, mount) = (*left.get(3)?, PathBuf::from(left.get(4)?));
+        match (right.first().copied(), root) {
+            (Some("cgroup2"), "/") if unified.is_none() => unified = Some(mount),
+            (Some("cgroup"), "/") => {
+                let flags = ["rw", "ro", "xattr", "clone_children", "noprefix", "cpuset_v2_mode"];
+                let named: Vec<&str> = right.get(2)?.split(',').filter(|o| !flags.contains(o) && !o.starts_with("release_agent=")).collect();
+                let options = named.join(",");
+                if !v1.iter().any(|h| h.options == options) {
+                    v1.push(V1 { options, mount });
+                }
+            }
+            _ => {}
+        }
+    }
+    Some(Hierarchy { unified: unified?, v1 })
+}
+
+impl Group {
+    /// Makes both halves, with limits on the payload, before any process is in them. `owner` (uid and gid of the container's root)
+    /// may make groups below the payload but not change the payload's own limits.
+    pub fn create(&self, limits: &Limits, owner: u32) -> Result<()> {
+        for part in [Part::Shim, Part::Payload] {
+            v2::make(self, part)?;
+            for hierarchy in &self.hierarchy.v1 {
+                v1::make(hierarchy, &self.path, part)?;
+            }
+        }
+        self.limit_shim()?;
+        self.apply(limits)?;
+        v2::delegate(&self.unified(Part::Payload), owner)?;
+        for hierarchy in &self.hierarchy.v1 {
+            v1::delegate(&self.below(hierarchy, Part::Payload), owner)?;
+        }
+        Ok(())
+    }
+
+    /// Sets the payload's limits; a running berth feels them at once.
+    pub fn apply(&self, limits: &Limits) -> Result<()> {
+        match self.hierarchy.hybrid() {
+            true => v1::apply(self, limits),
+            false => v2::apply(&self.unified(Part::Payload), limits),
+        }
+    }
+
+    /// The shim serves one user: bounded, so that a flood through it is that user's own.
+    fn limit_shim(&self) -> Result<()> {
+        let limits = Limits { cpu_millis: 1000, memory_bytes: 256 << 20, pids: 64 };
+        match self.hierarchy.hybrid() {
+            true => v1::apply_part(self, Part::Shim, &limits),
+            false => v2::apply(&self.unified(Part::Shim), &limits),
+        }
+    }
+
+    /// Moves a process (0: the caller) into one half.
+    pub fn join(&self, part: Part, pid: u32) -> Result<()> {
+        for hierarchy in &self.hierarchy.v1 {
+            write(&self.below(hierarchy, part).join("cgroup.procs"), &pid.to_string())?;
+        }
+        write(&self.unified(part).join("cgroup.procs"), &pid.to_string())
+    }
+
+    /// Moves a process into the place inside the payload where berth-init sits (`init`, where it exists; cgroup v2 allows no process
+    /// beside child groups that have controllers).
+    pub fn join_inner(&self, pid: u32) -> Result<()> {
+        for hierarchy in &self.hierarchy.v1 {
+            write(&self.below(hierarchy, Part::Payload).join("cgroup.procs"), &pid.to_string())?;
+        }
+        let payload = self.unified(Part::Payload);
+        let inner = payload.join("init");
+        let target = if !self.hierarchy.hybrid() && inner.is_dir() { inner } else { payload };
+        write(&target.join("cgroup.procs"), &pid.to_string())
+    }
+
+    /// Kills every process of one half, forks included.
+    pub fn kill(&self, part: Part) -> Result<()> {
+        match fs::write(self.unified(part).join("cgroup.kill"), "1") {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            done => done.step("kill", self.unified(part).display()),
+        }
+    }
+
+    /// Waits until one half has no process left; told by the kernel, not polled.
+    pub fn wait_empty(&self, part: Part, deadline: Duration) -> Result<()> {
+        let events = self.unified(part).join("cgroup.events");
+        let end = Instant::now() + deadline;
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).step("watch", events.display())?;
+        if events.exists() {
+            inotify.add_watch(&events, AddWatchFlags::IN_MODIFY).step("watch", events.display())?;
+        }
+        loop {
+            match fs::read_to_string(&events) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+                Err(error) => return Err(error).step("read", events.display()),
+                Ok(text) if text.contains("populated 0") => return Ok(()),
+                Ok(_) => {}
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Error::Invalid(format!("processes of {} did not end within {deadline:?}", self.path.display())));
+            }
+            let timeout = rustix::event::Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+            let mut ready = [rustix::event::PollFd::from_borrowed_fd(inotify.as_fd(), rustix::event::PollFlags::IN)];
+            rustix::event::poll(&mut ready, Some(&timeout)).step("wait for", events.display())?;
+            let _ = inotify.read_events();
+        }
+    }
+
+    /// Removes the whole group, deepest first; already gone is success. Processes must have ended ([`Group::kill`]).
+    pub fn remove(&self) -> Result<()> {
+        for hierarchy in &self.hierarchy.v1 {
+            remove_tree(&hierarchy.mount.join(&self.path))?;
+        }
+        remove_tree(&self.hierarchy.unified.join(&self.path))
+    }
+
+    /// Removes only what is inside one half and the half itself.
+    pub fn remove_part(&self, part: Part) -> Result<()> {
+        for hierarchy in &self.hierarchy.v1 {
+            remove_tree(&self.below(hierarchy, part))?;
+        }
+        remove_tree(&self.unified(part))
+    }
+
+    /// Present use of the payload.
+    pub fn usage(&self) -> Result<Usage> {
+        match self.hierarchy.hybrid() {
+            true => v1::usage(self),
+            false => v2::usage(&self.unified(Part::Payload)),
+        }
+    }
+
+    fn unified(&self, part: Part) -> PathBuf {
+        self.hierarchy.unified.join(&self.path).join(part.name())
+    }
+
+    fn below(&self, hierarchy: &V1, part: Part) -> PathBuf {
+        hierarchy.mount.join(&self.path).join(part.name())
+    }
+}
+
+fn write(file: &Path, text: &str) -> Result<()> {
+    fs::write(file, text).step("write", file.display())
+}
+
+fn read_number(file: &Path) -> Result<u64> {
+    let text = fs::read_to_string(file).step("read", file.display())?;
+    text.trim().parse().map_err(|_| Error::Invalid(format!("{} holds no number: {text:?}", file.display())))
+}
+
+/// The tenant may have made groups of any depth; each directory is entered by its parent's listing only, cgroupfs has no symlinks.
+fn remove_tree(dir: &Path) -> Result<()> {
+    let mut stack = vec![dir.to_path_buf()];
+    let mut order = Vec::new();
+    while let Some(dir) = stack.pop() {
+        let entries = match fs::read_dir(&dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            entries => entries.step("list", dir.display())?,
+        };
+        for entry in entries.flatten() {
+            if entry.file_type().is_ok_and(|t| t.is_dir()) {
+                stack.push(entry.path());
+            }
+        }
+        order.push(dir);
+    }
+    for dir in order.iter().rev() {
+        remove_empty(dir)?;
+    }
+    Ok(())
+}
+
+/// A group is EBUSY for a moment after its last process was reaped; the kernel gives no event for that.
+fn remove_empty(dir: &Path) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(5);
+    loop {
+        match fs::remove_dir(dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) && Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            done => return done.step("remove", dir.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hybrid_and_unified_hosts_are_told_apart() {
+        let hybrid = "30 29 0:26 / /sys/fs/cgroup/cpu rw,relatime shared:9 - cgroup cgroup rw,cpu\n\
+                      31 29 0:27 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n\
+                      32 29 0:28 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,nsdelegate\n";
+        let found = parse_mounts(hybrid).unwrap();
+        assert_eq!(found.unified, Path::new("/sys/fs/cgroup/unified"));
+        let options: Vec<&str> = found.v1.iter().map(|h| h.options.as_str()).collect();
+        assert_eq!(options, ["cpu", "name=systemd"]);
+
+        let unified = "32 29 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        assert!(!parse_mounts(unified).unwrap().hybrid());
+        assert_eq!(parse_mounts("32 29 0:28 / /proc rw - proc proc rw\n"), None);
+    }
+}

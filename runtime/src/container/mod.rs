@@ -1,0 +1,77 @@
+//! One container, from nothing to running and back.
+//!
+//! ```text
+//! caller (freshly executed, single-threaded, host root: the shim)
+//!   │ start(): cgroups, disk, then executes itself as `stage` ──► stage: private mount namespace with what comes from the host,
+//!   │                                                             user namespace created with euid = base, all other namespaces
+//!   │ writes id maps, moves the veth in, opens DNS sockets       │ clone(CLONE_PARENT | NEWPID)
+//!   └──────────── parent of ────────────────────────────────────► PID 1: mounts, pivot_root, seccomp, berth-init from a memfd
+//! ```
+//!
+//! Everything before `commit` is on an [`Undo`] stack; what a killed caller left is removed by [`sweep`].
+
+mod child;
+mod confine;
+mod enter;
+mod message;
+mod stage;
+mod start;
+mod sweep;
+
+use std::{
+    net::{TcpListener, UdpSocket},
+    os::fd::OwnedFd,
+    path::PathBuf,
+};
+
+use oci_spec::runtime::Spec;
+use serde::{Deserialize, Serialize};
+
+pub use confine::confine;
+pub use enter::{Enter, enter};
+pub use stage::stage;
+pub use start::start;
+pub use sweep::sweep;
+
+use crate::{cgroup, net};
+
+/// Everything needed to start one container; pure data.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Bundle {
+    /// Names cgroup and messages.
+    pub id: String,
+    /// What runs, its root (the read-only image tree at `root.path`), hostname, environment, mounts from the host, resources.
+    pub spec: Spec,
+    /// First host id of the container's 65536.
+    pub id_base: u32,
+    /// The ext4 image file that holds everything the container writes.
+    pub disk: PathBuf,
+    pub cgroup: cgroup::Group,
+    pub limits: cgroup::Limits,
+    pub net: net::Link,
+    /// Small read-only files laid over the image: path inside, contents.
+    pub files: Vec<(PathBuf, String)>,
+    /// Static program that becomes PID 1; `spec.process.args` are its arguments.
+    pub init: PathBuf,
+    /// AppArmor profile to enter on exec, where the host has AppArmor.
+    pub apparmor: Option<String>,
+}
+
+/// A running container, as its parent holds it.
+#[derive(Debug)]
+pub struct Started {
+    /// Host pid of PID 1, a child of the caller.
+    pub pid: u32,
+    pub pidfd: OwnedFd,
+    /// `O_PATH` on the container's `/`; follows its later mounts. Resolve below it with `RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS` only.
+    pub root: OwnedFd,
+    /// The disk's own root directory (id-mapped mount), for trimming.
+    pub disk: OwnedFd,
+    /// Read end of PID 1's standard output and error.
+    pub console: OwnedFd,
+    /// Stream to berth-init (its descriptor 3): `ready`, `down …`, `stopping`, `handover`, `failed …` lines.
+    pub channel: OwnedFd,
+    /// Bound inside the container's network namespace at [`net::DNS_ADDRESS`], port 53.
+    pub dns_udp: UdpSocket,
+    pub dns_tcp: TcpListener,
+}
