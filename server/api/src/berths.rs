@@ -1,0 +1,216 @@
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::explicit;
+
+/// Quota of a berth or a profile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Thousandths of a CPU; at least 50.
+    pub cpu_millis: u32,
+    /// Bytes of memory, page cache included; at least 256 MiB.
+    pub memory_bytes: u64,
+    /// Processes and threads; at least 64.
+    pub pids: u32,
+    /// Bytes of the berth's disk; at least 1 GiB.
+    pub disk_bytes: u64,
+}
+
+/// State of a berth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BerthState {
+    Stopped,
+    Starting,
+    Running,
+    Frozen,
+    Stopping,
+    Suspended,
+    Failed,
+}
+
+/// What was last asked for: `present` leaves the state as it is (a new berth starts on its first connection).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WantedState {
+    Present,
+    Running,
+    Stopped,
+    Deleted,
+}
+
+/// Why a berth is not as wanted, or what its user should know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Condition {
+    /// CamelCase name.
+    pub kind: String,
+    pub message: String,
+    /// Milliseconds since the epoch.
+    pub since: i64,
+}
+
+/// Use of a running berth when it was last observed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Usage {
+    pub memory_bytes: u64,
+    pub pids: u64,
+    /// CPU time since the start, in microseconds.
+    pub cpu_usec: u64,
+    /// Bytes that the disk occupies on the host.
+    pub disk_bytes: u64,
+}
+
+/// The image that a berth stands on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ImageRef {
+    /// `sha256:…`
+    pub digest: String,
+    /// The name it had when the berth was assigned.
+    pub name: String,
+}
+
+/// A user's berth: what is wanted, and what the node last reported.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Berth {
+    pub id: Uuid,
+    pub user: String,
+    pub uid: u32,
+    pub profile: String,
+    pub image: ImageRef,
+    /// The limits in force: the profile's, with the berth's own where it has some.
+    pub limits: Limits,
+    /// Names of the limits that are the berth's own: `cpu_millis`, `memory_bytes`, `pids`, `disk_bytes`.
+    pub own_limits: Vec<String>,
+    pub wanted: WantedState,
+    pub state: BerthState,
+    /// True when the inner Docker answers.
+    pub docker_ready: bool,
+    pub conditions: Vec<Condition>,
+    /// The berth's own IPv4 address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Path of the user's Docker socket on the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub socket: Option<String>,
+    /// First host id of the berth's range, and how many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id_base: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id_count: Option<u32>,
+    /// Host pid of the berth's first process while it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    /// When the node last reported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_at: Option<i64>,
+    pub created_at: i64,
+    pub updated_at: i64,
+}
+
+/// One page of berths, ordered by user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BerthList {
+    pub items: Vec<Berth>,
+    /// Pass as `cursor` to get the next page; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Assigns a berth to a host user. Limits that are left out are the profile's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewBerth {
+    pub user: String,
+    /// `default` unless set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// Name or digest; the default image unless set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_millis: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_bytes: Option<u64>,
+    /// Accept a system account. Uid 0 is never accepted.
+    #[serde(default)]
+    pub allow_system: bool,
+    /// Start it at once; otherwise it starts on its first connection.
+    #[serde(default = "yes")]
+    pub start: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Changes a berth. What is left out stays; a limit of `null` goes back to the profile's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BerthChange {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "explicit")]
+    #[schema(value_type = Option<u32>)]
+    pub cpu_millis: Option<Option<u32>>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "explicit")]
+    #[schema(value_type = Option<u64>)]
+    pub memory_bytes: Option<Option<u64>>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "explicit")]
+    #[schema(value_type = Option<u32>)]
+    pub pids: Option<Option<u32>>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "explicit")]
+    #[schema(value_type = Option<u64>)]
+    pub disk_bytes: Option<Option<u64>>,
+}
+
+/// Runs a command inside a running berth; the connection is upgraded to `berth-exec` and carries frames.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExecBerth {
+    pub argv: Vec<String>,
+    /// `NAME=value`, added to a small default environment.
+    #[serde(default)]
+    pub env: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    /// Uid inside; 0 unless set.
+    #[serde(default)]
+    pub uid: u32,
+    #[serde(default)]
+    pub gid: u32,
+    /// Allocate a terminal inside the berth.
+    #[serde(default)]
+    pub tty: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub columns: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u16>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn null_in_a_change_is_not_the_same_as_absent() {
+        let change: BerthChange = serde_json::from_str(r#"{"cpu_millis":null,"pids":100}"#).unwrap();
+        assert_eq!((change.cpu_millis, change.memory_bytes, change.pids), (Some(None), None, Some(Some(100))));
+        assert_eq!(serde_json::to_string(&change).unwrap(), r#"{"cpu_millis":null,"pids":100}"#);
+    }
+
+    #[test]
+    fn a_new_berth_starts_unless_told_otherwise() {
+        assert!(serde_json::from_str::<NewBerth>(r#"{"user":"a"}"#).unwrap().start);
+        assert!(serde_json::from_str::<NewBerth>(r#"{"user":"a","cpus":1}"#).is_err());
+    }
+}
