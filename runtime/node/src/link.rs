@@ -19,7 +19,8 @@ pub const MAX_MESSAGE: usize = 128 * 1024;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ToShim {
-    /// First message, once. Descriptors: user's listening socket, listening control socket, console log, older console log, exit record.
+    /// First message, once. Descriptors: user's listening socket, listening control socket, console log, older console log (both open
+    /// for reading and writing), exit record (see [`ExitRecord`]).
     Start(Box<Start>),
     /// Answered by [`FromShim::Status`].
     Status,
@@ -84,9 +85,22 @@ pub struct Status {
     pub version: u32,
     pub pid: Option<u32>,
     pub ready: bool,
+    /// Why it is not ready, or will never be; a sentence.
+    pub reason: Option<String>,
     pub stopping: bool,
     /// Open connections of the user.
     pub connections: u32,
     /// Milliseconds since the epoch.
     pub started_at: i64,
+}
+
+/// Content of the exit record: JSON, written once and synced before the shim exits. An empty file: the shim was killed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitRecord {
+    /// How PID 1 ended: a sentence, the same as in [`Event::Exited`].
+    pub status: String,
+    /// True when a stop had been asked for; otherwise the berth ended by itself.
+    pub asked: bool,
+    /// Milliseconds since the epoch.
+    pub at: i64,
 }

@@ -14,6 +14,7 @@ mod child;
 mod confine;
 mod enter;
 mod message;
+mod signal;
 mod stage;
 mod start;
 mod sweep;
@@ -29,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 pub use confine::confine;
 pub use enter::{Enter, enter};
+pub use signal::{SYSTEMD_HALT, signal};
 pub use stage::stage;
 pub use start::start;
 pub use sweep::sweep;

@@ -1,1 +1,8 @@
-//! System calls that nix and rustix lack
+//! System calls that nix and rustix lack, each in a small safe wrapper. The only crate of Berth that may hold `unsafe`.
+
+pub mod descriptor;
+pub mod keyring;
+pub mod loopdev;
+pub mod mount;
+pub mod process;
+pub mod signal;
