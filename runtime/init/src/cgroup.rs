@@ -61,7 +61,8 @@ fn enable(root: &Path) -> io::Result<()> {
         return Ok(());
     }
     // One that cannot be handed down must not take the others with it.
-    missing.iter().map(|one| fs::write(&control, one)).fold(Ok(()), |all, one| all.and(one))
+    let each: Vec<io::Result<()>> = missing.iter().map(|one| fs::write(&control, one)).collect();
+    each.into_iter().collect()
 }
 
 /// What to write to `cgroup.subtree_control`.

@@ -24,12 +24,12 @@ use crate::{
     readiness::Readiness,
 };
 
-/// dockerd ends its containers in this time, or leaves them to the steps after it.
-const DOCKERD_STOP: Duration = Duration::from_secs(10);
+/// dockerd gives a container 10 s before it kills it (a PID 1 without a handler ignores SIGTERM), and then writes down its end.
+const DOCKERD_STOP: Duration = Duration::from_secs(12);
 const CONTAINERD_STOP: Duration = Duration::from_secs(3);
-const REST_STOP: Duration = Duration::from_secs(3);
+const REST_STOP: Duration = Duration::from_secs(2);
 /// SIGKILL needs no deadline but for processes stuck in the kernel, which end with the namespace or not at all.
-const KILL_STOP: Duration = Duration::from_secs(2);
+const KILL_STOP: Duration = Duration::from_secs(1);
 /// Reaped at a time, so that a fork bomb of orphans cannot keep a SIGTERM waiting.
 const REAP_ROUND: usize = 512;
 
