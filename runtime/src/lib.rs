@@ -14,6 +14,7 @@ pub mod idmap;
 pub mod image;
 pub mod net;
 mod rootfs;
+
 pub mod seccomp;
 pub mod spec;
 pub mod undo;

@@ -1,0 +1,157 @@
+use std::{
+    fs::File,
+    io::{Read, Seek, Write},
+    net::{TcpListener, UdpSocket},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use nix::sched::{CloneFlags, setns};
+use rustix::{
+    fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create},
+    net::{AddressFamily, SocketFlags, SocketType, socketpair},
+    pipe::{PipeFlags, pipe_with},
+    process::{Pid, PidfdFlags, pidfd_open},
+};
+
+use super::{
+    Bundle, Started,
+    message::{FromChild, ToChild, receive, send},
+};
+use crate::{
+    cgroup::Part,
+    error::{Error, Result, Step},
+    idmap, net,
+    undo::Undo,
+};
+
+/// Starts the container; on success PID 1 runs berth-init and is the caller's child.
+///
+/// The caller is host root, single-threaded, and lives as long as the container: it moves itself into the shim half of the group, and the
+/// container is killed when it ends. On failure the caller unwinds `undo`.
+pub fn start(bundle: &Bundle, undo: &mut Undo) -> Result<Started> {
+    let init = sealed_program(&bundle.init)?;
+    let group = bundle.cgroup.clone();
+    undo.step("make control groups", || bundle.cgroup.create(&bundle.limits, bundle.id_base), move || group.remove())?;
+    bundle.cgroup.join(Part::Shim, 0)?;
+
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).step("make", "a socket pair")?;
+    let (channel, init_channel) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).step("make", "a socket pair")?;
+    let (console, init_console) = pipe_with(PipeFlags::CLOEXEC).step("make", "a pipe")?;
+
+    let group = bundle.cgroup.clone();
+    let stage = undo.step(
+        "start the stage",
+        || Command::new("/proc/self/exe").arg("stage").env_clear().envs(fault_variable()).stdin(Stdio::from(theirs)).spawn().step("execute", "the stage"),
+        move || {
+            group.kill(Part::Payload)?;
+            group.wait_empty(Part::Payload, Duration::from_secs(10))
+        },
+    )?;
+    bundle.cgroup.join(Part::Payload, stage.id())?;
+    send(ours.as_fd(), &ToChild::Bundle(Box::new(bundle.clone())), &[init.as_fd(), init_console.as_fd(), init_channel.as_fd()])?;
+    drop((init_console, init_channel, init));
+    serve_stage(bundle, undo, stage, ours.as_fd()).map(|made| Started {
+        pid: made.pid,
+        pidfd: made.pidfd,
+        root: made.root,
+        disk: made.disk,
+        console,
+        channel,
+        dns_udp: made.dns_udp,
+        dns_tcp: made.dns_tcp,
+    })
+}
+
+struct Made {
+    pid: u32,
+    pidfd: OwnedFd,
+    root: OwnedFd,
+    disk: OwnedFd,
+    dns_udp: UdpSocket,
+    dns_tcp: TcpListener,
+}
+
+/// Does for the children what only host root may do, in the order in which they ask.
+fn serve_stage(bundle: &Bundle, undo: &mut Undo, mut stage: Child, socket: BorrowedFd<'_>) -> Result<Made> {
+    expect(socket, |m| matches!(m, FromChild::NeedMaps))?;
+    idmap::write_maps(stage.id(), bundle.id_base)?;
+    send(socket, &ToChild::Go, &[])?;
+
+    expect(socket, |m| matches!(m, FromChild::NeedHost))?;
+    start_clock(stage.id())?;
+    let name = bundle.net.name.clone();
+    undo.step("make the link", || net::link::create(&bundle.net, stage.id()), move || net::link::delete(&name))?;
+    send(socket, &ToChild::Go, &[])?;
+
+    let (message, _) = expect(socket, |m| matches!(m, FromChild::Cloned { .. }))?;
+    let FromChild::Cloned { pid } = message else { return Err(Error::Child { detail: "no pid came".into() }) };
+    let raw = Pid::from_raw(pid as i32).ok_or_else(|| Error::Child { detail: "pid 0 came".into() })?;
+    // PID 1 is our own child (CLONE_PARENT) and not yet reaped: the number cannot have been given to another process.
+    let pidfd = pidfd_open(raw, PidfdFlags::empty()).step("open", format!("process {pid}"))?;
+    stage.wait().step("await", "the stage")?;
+
+    let (_, fds) = expect(socket, |m| matches!(m, FromChild::Ready))?;
+    let mut fds = fds.into_iter();
+    let (Some(root), Some(disk)) = (fds.next(), fds.next()) else {
+        return Err(Error::Child { detail: "no descriptors of root and disk came".into() });
+    };
+    let (dns_udp, dns_tcp) = in_network_of(pid, || {
+        let udp = UdpSocket::bind((net::DNS_ADDRESS, 53)).step("bind", "the DNS socket")?;
+        let tcp = TcpListener::bind((net::DNS_ADDRESS, 53)).step("bind", "the DNS listener")?;
+        Ok((udp, tcp))
+    })?;
+    send(socket, &ToChild::Go, &[])?;
+    // The pair closes on a successful exec; a word before that is a failure.
+    match receive::<FromChild>(socket) {
+        Ok((FromChild::Failed { detail }, _)) => Err(Error::Child { detail }),
+        _ => Ok(Made { pid, pidfd, root, disk, dns_udp, dns_tcp }),
+    }
+}
+
+fn expect(socket: BorrowedFd<'_>, wanted: impl Fn(&FromChild) -> bool) -> Result<(FromChild, Vec<OwnedFd>)> {
+    match receive(socket)? {
+        (FromChild::Failed { detail }, _) => Err(Error::Child { detail }),
+        (message, fds) if wanted(&message) => Ok((message, fds)),
+        (message, _) => Err(Error::Child { detail: format!("it said {message:?} out of turn") }),
+    }
+}
+
+/// Sets the container's clocks to zero: uptime counts from its start (P01). time_namespaces(7): the offset is what is added.
+fn start_clock(pid: u32) -> Result<()> {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let monotonic = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let path = format!("/proc/{pid}/timens_offsets");
+    let text = format!("monotonic {} 0\nboottime {} 0\n", -monotonic.tv_sec, -now.tv_sec);
+    std::fs::write(&path, text).step("write", path)
+}
+
+/// Runs `work` in the network namespace of `pid` and comes back, also after an error.
+fn in_network_of<T>(pid: u32, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let open = |path: String| File::open(&path).step("open", path);
+    let home = open("/proc/thread-self/ns/net".into())?;
+    let there = open(format!("/proc/{pid}/ns/net"))?;
+    setns(&there, CloneFlags::CLONE_NEWNET).step("enter", "the container's network")?;
+    let done = work();
+    setns(&home, CloneFlags::CLONE_NEWNET).step("return to", "the host's network")?;
+    done
+}
+
+/// A copy of the program in a sealed memfd: behind `/proc/1/exe` there is then no file of the host (CVE-2019-5736).
+fn sealed_program(path: &Path) -> Result<OwnedFd> {
+    let mut program = File::open(path).step("open", path.display())?;
+    let memfd = memfd_create("berth-init", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).step("make", "a memfd")?;
+    let mut copy = File::from(memfd);
+    let mut bytes = Vec::new();
+    program.read_to_end(&mut bytes).step("read", path.display())?;
+    copy.write_all(&bytes).step("copy", path.display())?;
+    copy.rewind().step("copy", path.display())?;
+    fcntl_add_seals(&copy, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL).step("seal", path.display())?;
+    Ok(copy.into())
+}
+
+fn fault_variable() -> Option<(&'static str, std::ffi::OsString)> {
+    std::env::var_os(crate::fault::VARIABLE).map(|file| (crate::fault::VARIABLE, file))
+}

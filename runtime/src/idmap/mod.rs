@@ -1,0 +1,50 @@
+//! Host ids of a berth: exclusive ranges, and the maps of user namespaces and mounts.
+
+mod allocator;
+
+use std::{fs, os::fd::OwnedFd};
+
+use berth_sys::process::{CLONE_NEWUSER, Side, clone_process};
+use nix::{
+    sys::{
+        signal::{Signal, kill},
+        wait::waitpid,
+    },
+    unistd::Pid,
+};
+
+pub(crate) use allocator::replace_file;
+pub use allocator::{Allocator, Range};
+
+use crate::error::{Result, Step};
+
+/// Ids in a range: all that a container's root file system may name.
+pub const COUNT: u32 = 65536;
+
+/// Writes the one-line map `0 base 65536` to a process that has just made its user namespace. The caller is host root.
+pub fn write_maps(pid: u32, base: u32) -> Result<()> {
+    for file in ["uid_map", "gid_map"] {
+        let path = format!("/proc/{pid}/{file}");
+        fs::write(&path, format!("0 {base} {COUNT}\n")).step("write", path)?;
+    }
+    Ok(())
+}
+
+/// A user namespace with the map `0 base 65536` that nobody lives in, for id-mapped mounts. The caller is single-threaded host root.
+pub fn namespace(base: u32) -> Result<OwnedFd> {
+    match clone_process(CLONE_NEWUSER).step("clone", "a user namespace")? {
+        Side::Child => loop {
+            nix::unistd::pause();
+        },
+        Side::Parent(pid) => {
+            let made = write_maps(pid, base).and_then(|()| {
+                let path = format!("/proc/{pid}/ns/user");
+                fs::File::open(&path).map(OwnedFd::from).step("open", path)
+            });
+            let pid = Pid::from_raw(pid as i32);
+            kill(pid, Signal::SIGKILL).step("end", "the holder of a user namespace")?;
+            waitpid(pid, None).step("await", "the holder of a user namespace")?;
+            made
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The veth pair of one berth, over netlink.
+
+use std::{
+    fs,
+    future::Future,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use futures_util::TryStreamExt;
+use rtnetlink::{
+    Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+    packet_route::{
+        link::{InfoData, InfoKind, InfoVeth, LinkAttribute},
+        neighbour::NeighbourState,
+        route::{RouteMessage, RouteScope},
+    },
+};
+
+use super::{DNS_ADDRESS, GATEWAY, HOST_MAC, INNER_MAC, Link};
+use crate::error::{Error, Result, Step};
+
+/// Name of the link inside.
+const INNER: &str = "eth0";
+
+/// Makes the pair, the far end at once in the network namespace of process `pid`, and routes the berth's address to it.
+///
+/// Neighbours are permanent and the host end does no ARP: nothing inside can fill the host's neighbour table or pose as another (N02, N07).
+pub fn create(link: &Link, pid: u32) -> Result<()> {
+    let peer = LinkMessageBuilder::<LinkUnspec>::new().name(INNER).address(INNER_MAC.to_vec()).setns_by_pid(pid).build();
+    let pair = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
+        .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+        .name(&link.name)
+        .address(HOST_MAC.to_vec())
+        .arp(false)
+        .multicast(false);
+    netlink(|handle| async move {
+        handle.link().add(pair.build()).execute().await.map_err(failed(format!("make link {}", link.name)))?;
+        // Before it is up: no IPv6 address of the host end, no router advertisement taken from a tenant.
+        let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", link.name), "1");
+        let index = index_of(&handle, &link.name).await?;
+        let up = LinkUnspec::new_with_index(index).up().build();
+        handle.link().set(up).execute().await.map_err(failed(format!("bring up link {}", link.name)))?;
+        neighbour(&handle, index, link.address, INNER_MAC).await?;
+        let route = host_route(link.address, index);
+        handle.route().add(route).execute().await.map_err(failed(format!("route {}", link.address)))
+    })
+}
+
+/// Removes the pair; gone already is success.
+pub fn delete(name: &str) -> Result<()> {
+    netlink(|handle| async move {
+        let Ok(index) = index_of(&handle, name).await else { return Ok(()) };
+        match handle.link().del(index).execute().await {
+            Err(rtnetlink::Error::NetlinkError(message)) if message.raw_code() == -nix::libc::ENODEV => Ok(()),
+            done => done.map_err(failed(format!("remove link {name}"))),
+        }
+    })
+}
+
+/// Names of the host's links that begin with `prefix`.
+pub fn with_prefix(prefix: &str) -> Result<Vec<String>> {
+    let entries = fs::read_dir("/sys/class/net").step("list", "/sys/class/net")?;
+    let names = entries.flatten().filter_map(|e| e.file_name().into_string().ok());
+    Ok(names.filter(|n| n.starts_with(prefix)).collect())
+}
+
+/// Configures the inner end and loopback; the caller is in the container's network namespace.
+pub(crate) fn configure_inner(address: Ipv4Addr) -> Result<()> {
+    netlink(|handle| async move {
+        let lo = index_of(&handle, "lo").await?;
+        let eth = index_of(&handle, INNER).await?;
+        for (index, address) in [(lo, DNS_ADDRESS), (eth, address)] {
+            handle.address().add(index, IpAddr::V4(address), 32).execute().await.map_err(failed(format!("set address {address}")))?;
+        }
+        for index in [lo, eth] {
+            let up = LinkUnspec::new_with_index(index).up().build();
+            handle.link().set(up).execute().await.map_err(failed("bring up the inner links".into()))?;
+        }
+        neighbour(&handle, eth, GATEWAY, HOST_MAC).await?;
+        let default = RouteMessageBuilder::<Ipv4Addr>::new().gateway(GATEWAY).output_interface(eth).onlink().build();
+        for route in [host_route(GATEWAY, eth), default] {
+            handle.route().add(route).execute().await.map_err(failed("add the inner routes".into()))?;
+        }
+        Ok(())
+    })
+}
+
+fn host_route(address: Ipv4Addr, index: u32) -> RouteMessage {
+    RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, 32).output_interface(index).scope(RouteScope::Link).build()
+}
+
+async fn neighbour(handle: &Handle, index: u32, address: Ipv4Addr, mac: [u8; 6]) -> Result<()> {
+    let request = handle.neighbours().add(index, IpAddr::V4(address)).link_layer_address(&mac).state(NeighbourState::Permanent);
+    request.replace().execute().await.map_err(failed(format!("set neighbour {address}")))
+}
+
+async fn index_of(handle: &Handle, name: &str) -> Result<u32> {
+    let found = handle.link().get().match_name(name.to_owned()).execute().try_next().await;
+    let found = found.map_err(failed(format!("find link {name}")))?;
+    let named = |a: &LinkAttribute| matches!(a, LinkAttribute::IfName(n) if n == name);
+    match found {
+        Some(message) if message.attributes.iter().any(named) => Ok(message.header.index),
+        _ => Err(Error::Invalid(format!("there is no link {name}"))),
+    }
+}
+
+fn failed(operation: String) -> impl FnOnce(rtnetlink::Error) -> Error {
+    move |source| Error::Netlink { operation, source: Box::new(source) }
+}
+
+/// Runs `work` with a netlink connection of the calling thread's network namespace.
+fn netlink<F, W>(work: W) -> Result<()>
+where
+    W: FnOnce(Handle) -> F,
+    F: Future<Output = Result<()>>,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().step("start", "a netlink executor")?;
+    runtime.block_on(async {
+        let (connection, handle, _) = rtnetlink::new_connection().step("open", "a netlink socket")?;
+        tokio::spawn(connection);
+        work(handle).await
+    })
+}
