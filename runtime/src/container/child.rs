@@ -96,7 +96,7 @@ fn prepare(
 }
 
 /// On the next exec; host profiles attach by path inside a berth otherwise.
-fn enter_profile(profile: Option<&str>) -> Result<()> {
+pub(super) fn enter_profile(profile: Option<&str>) -> Result<()> {
     let Some(profile) = profile else { return Ok(()) };
     let mut attr = fs::OpenOptions::new().write(true).open("/proc/thread-self/attr/exec").step("open", "the AppArmor attribute")?;
     attr.write_all(format!("exec {profile}").as_bytes()).step("enter AppArmor profile", profile)

@@ -1,0 +1,133 @@
+//! One berth: its owner task, and the handle by which others ask it and watch it.
+//!
+//! ```text
+//!            create            start (asked, or a connection)         Started
+//!  (nothing) ──────► stopped ───────────────────────────► starting ───────────► running
+//!                     ▲  ▲ failed (a stopped one with the reason why) │            │ stop, or it ended by itself,
+//!                     │  └────────────────────────────────────────────┘            │ or its shim died
+//!                     └──────────────────── stopping ◄─────────────────────────────┘
+//!  any of them ── delete ──► remains ──► (nothing); also the state of what could not be taken away: asking again goes on
+//! ```
+//!
+//! Only the owner task changes anything; requests come through a bounded channel, one after the other; the state goes out by `watch`.
+//! `suspended` is a stopped one that a connection does not wake; `frozen` comes with sleep.
+
+mod owner;
+mod requests;
+mod run;
+mod settle;
+mod spawn;
+
+use std::path::PathBuf;
+
+use axum::http::StatusCode;
+use berth_protocol::{BerthId, BerthStatus, Condition, Ensure, HostUser, State, Usage};
+use berth_runtime::{cgroup::Group, disk, idmap};
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use owner::{Owner, spawn as spawn_owner};
+
+use super::{host::Host, record::Record, refusal::Refusal};
+
+/// Requests that may wait for one berth.
+const WAITING: usize = 16;
+
+/// What the owner answers.
+pub type Reply = oneshot::Sender<Result<BerthStatus, Unmet>>;
+
+/// Why there is no status to answer with.
+#[derive(Debug)]
+pub enum Unmet {
+    /// The berth is not there (any more).
+    Gone,
+    Refused(Refusal),
+}
+
+impl From<Refusal> for Unmet {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+pub enum Request {
+    /// The account was looked up just now.
+    Ensure { ensure: Box<Ensure>, account: HostUser, reply: Reply },
+    Stop { reply: Reply },
+    /// Answered by [`Unmet::Gone`] when nothing is left.
+    Delete { reply: Reply },
+}
+
+/// A berth as the rest of the node sees it.
+pub struct Berth {
+    pub id: BerthId,
+    pub uid: u32,
+    pub index: u32,
+    pub image: String,
+    pub group: Group,
+    pub id_base: u32,
+    disk: PathBuf,
+    requests: mpsc::Sender<Request>,
+    pub status: watch::Receiver<BerthStatus>,
+}
+
+impl Berth {
+    /// Asks the owner and waits for its answer.
+    pub async fn ask(&self, request: impl FnOnce(Reply) -> Request) -> Result<BerthStatus, Unmet> {
+        let (reply, answer) = oneshot::channel();
+        match self.requests.try_send(request(reply)) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Closed(_)) => return Err(Unmet::Gone),
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                let user = self.status.borrow().user.clone();
+                let detail = format!("{WAITING} requests wait for the berth of {user} already");
+                return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, "berth_busy", detail).hint("ask again in a moment").into());
+            }
+        }
+        // The owner drops unanswered requests when it ends: after a delete, or because the node stops.
+        answer.await.unwrap_or(Err(Unmet::Gone))
+    }
+
+    /// The status with its use, read from the kernel now. Blocking.
+    pub fn status_with_usage(&self) -> BerthStatus {
+        let mut status = self.status.borrow().clone();
+        let running = matches!(status.state, State::Running | State::Frozen | State::Stopping);
+        let usage = if running { self.group.usage().unwrap_or_default() } else { Default::default() };
+        status.usage = disk::occupied(&self.disk).ok().map(|disk_bytes| Usage {
+            memory_bytes: usage.memory_bytes,
+            pids: usage.pids,
+            cpu_usec: usage.cpu_usec,
+            disk_bytes,
+        });
+        status
+    }
+}
+
+/// The status of a berth that does nothing yet.
+fn resting(host: &Host, record: &Record) -> BerthStatus {
+    BerthStatus {
+        user: record.user.clone(),
+        id: record.id,
+        state: State::Stopped,
+        docker_ready: false,
+        conditions: Vec::new(),
+        image: record.image.clone(),
+        limits: record.limits,
+        uid: record.uid,
+        id_base: record.id_base,
+        id_count: idmap::COUNT,
+        address: record.address.to_string(),
+        socket: host.layout.user_socket(record.uid).to_string_lossy().into_owned(),
+        pid: None,
+        started_at: None,
+        usage: None,
+    }
+}
+
+/// Adds a condition, or renews the message of the one that is there.
+fn set_condition(conditions: &mut Vec<Condition>, kind: &str, message: impl Into<String>) {
+    let message = message.into();
+    match conditions.iter_mut().find(|c| c.kind == kind) {
+        Some(condition) => condition.message = message,
+        None => conditions.push(Condition { kind: kind.to_owned(), message, since: super::host::now_ms() }),
+    }
+}

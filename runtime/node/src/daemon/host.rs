@@ -1,0 +1,254 @@
+//! What the node makes on the host for a berth, and how it is taken away again. Blocking; called from the owner tasks' blocking calls.
+//!
+//! There is one way to take a berth away, [`Host::dismantle`]: a failed create, a delete, and the repair of what a killed daemon left all
+//! go through it. It is idempotent, and the record goes last, so it can be repeated after dying at any instruction.
+
+use std::{
+    fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use berth_protocol::{BerthId, Limits};
+use berth_runtime::{
+    Error,
+    cgroup::{self, Group, Hierarchy, Part},
+    container, disk,
+    error::{Result, Step, chain},
+    fault,
+    idmap::Allocator,
+    image, net,
+    net::nft,
+};
+
+use super::{
+    config::Config,
+    layout::Layout,
+    listener::{self, Listener, gone, make_dir},
+    record::{Corrupt, Phase, Record, Records, sync_dir},
+};
+
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
+pub struct Host {
+    pub config: Config,
+    pub layout: Layout,
+    pub hierarchy: Hierarchy,
+    /// systemd makes the berths' groups, as scopes.
+    pub systemd: bool,
+    pub table: nft::Table,
+    pub records: Records,
+    pub images: image::Store,
+    ranges: Mutex<Allocator>,
+}
+
+/// What is known of a berth that is to be taken away; of a corrupt record not everything is.
+pub struct Remains {
+    pub id: BerthId,
+    pub user: Option<String>,
+    pub uid: Option<u32>,
+    pub link: Option<(String, Ipv4Addr)>,
+    /// Nothing ever ran with its ids.
+    pub unused: bool,
+}
+
+impl Remains {
+    pub fn of(record: &Record) -> Self {
+        Self {
+            id: record.id,
+            user: Some(record.user.clone()),
+            uid: Some(record.uid),
+            link: Some((record.link.clone(), record.address)),
+            unused: record.phase == Phase::Creating,
+        }
+    }
+}
+
+/// Milliseconds since the epoch.
+pub fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// The three limits that control groups carry.
+pub fn group_limits(limits: &Limits) -> cgroup::Limits {
+    cgroup::Limits { cpu_millis: limits.cpu_millis, memory_bytes: limits.memory_bytes, pids: limits.pids }
+}
+
+impl Host {
+    /// Opens the node's state: directories, pool, ids. The caller holds the lock.
+    pub fn open(config: Config, layout: Layout) -> Result<Self> {
+        for dir in [&layout.state, &layout.log, &layout.run] {
+            fs::create_dir_all(dir).step("make", dir.display())?;
+        }
+        for (dir, mode) in [
+            (layout.node_dir(), 0o700),
+            (layout.records(), 0o700),
+            (layout.berths(), 0o700),
+            (layout.images(), 0o711),
+            (layout.berth_logs(), 0o700),
+            (layout.shims(), 0o700),
+            (layout.users(), 0o711),
+        ] {
+            make_dir(&dir, mode)?;
+        }
+        let hierarchy = Hierarchy::detect()?;
+        let systemd = !hierarchy.hybrid() && Path::new("/run/systemd/system").is_dir();
+        let records = Records::new(layout.records());
+        let pool = pool(&config, &layout)?;
+        let table = nft::Table {
+            name: format!("berth{}", config.instance),
+            link_prefix: config.link_prefix.clone(),
+            pool,
+            forwarding_is_ours: layout.forwarding().exists(),
+        };
+        let ranges = Mutex::new(Allocator::open(&layout.ranges(), config.ids.first, config.ids.last)?);
+        let images = image::Store::open(&layout.images())?;
+        Ok(Self { config, layout, hierarchy, systemd, table, records, images, ranges })
+    }
+
+    /// Switches forwarding on and installs the whole nft table. `kept` are the links of corrupt records.
+    pub fn install_network(&mut self, records: &[Record], corrupt: &[Corrupt]) -> Result<()> {
+        self.table.forwarding_is_ours = net::forwarding::enable(&self.layout.forwarding())?;
+        let mut entries: Vec<nft::Entry> = records.iter().filter(|r| r.phase == Phase::Present).map(|r| entry(&r.link, r.address, r.uid)).collect();
+        for found in corrupt {
+            if let (Some(index), Some(uid)) = (found.index, found.uid)
+                && let Ok((link, address)) = self.link(index)
+            {
+                entries.push(entry(&link, address, uid));
+            }
+        }
+        self.table.install(&entries)
+    }
+
+    /// Name and address of the `index`-th link.
+    pub fn link(&self, index: u32) -> Result<(String, Ipv4Addr)> {
+        Ok((format!("{}{index}", self.config.link_prefix), net::address(&self.table.pool, index)?))
+    }
+
+    /// Directory of all berths' control groups, relative to each hierarchy.
+    pub fn group_parent(&self) -> PathBuf {
+        match self.systemd {
+            true => PathBuf::from(self.slice()),
+            false => PathBuf::from(format!("berth{}", self.config.instance)),
+        }
+    }
+
+    /// A dash in a slice's name would mean nesting; an instance has none.
+    pub fn slice(&self) -> String {
+        format!("berth{}.slice", self.config.instance)
+    }
+
+    pub fn group_name(&self, id: BerthId) -> String {
+        if self.systemd { format!("berth-{id}.scope") } else { id.to_string() }
+    }
+
+    pub fn group(&self, id: BerthId) -> Group {
+        Group { hierarchy: self.hierarchy.clone(), path: self.group_parent().join(self.group_name(id)) }
+    }
+
+    pub fn ranges(&self) -> MutexGuard<'_, Allocator> {
+        self.ranges.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes everything of a new berth but its running. On failure nothing is left, unless the error says what; then the record is left
+    /// too, and the next start of the node goes on undoing.
+    pub fn create(&self, record: &mut Record) -> Result<Listener> {
+        let made = self.make(record);
+        made.map_err(|cause| match self.dismantle(&Remains { unused: true, ..Remains::of(record) }) {
+            Ok(()) => cause,
+            Err(error) => Error::Undone { cause: Box::new(cause), leftovers: vec![chain(&error)] },
+        })
+    }
+
+    fn make(&self, record: &mut Record) -> Result<Listener> {
+        self.records.save(record)?;
+        record.id_base = self.ranges().allocate(&record.id.to_string(), now_ms())?;
+        let dir = self.layout.berth_dir(record.id);
+        fault::point("make berth directory")?;
+        make_dir(&dir, 0o700)?;
+        fault::point("make disk")?;
+        let file = self.layout.disk(record.id);
+        disk::create(&file, record.limits.disk_bytes)?;
+        fs::File::open(&file).and_then(|f| f.sync_all()).step("sync", file.display())?;
+        sync_dir(&dir)?;
+        fault::point("make log directory")?;
+        make_dir(&self.layout.log_dir(record.id), 0o700)?;
+        fault::point("add to nft table")?;
+        self.table.add(&entry(&record.link, record.address, record.uid))?;
+        let listener = Listener::bind(&self.layout, record)?;
+        record.phase = Phase::Present;
+        let saved = self.records.save(record);
+        // The record counts from its rename on: what follows must see one truth.
+        saved.inspect_err(|_| record.phase = Phase::Creating)?;
+        Ok(listener)
+    }
+
+    /// Ends and removes what runs of a berth that no shim stands by.
+    pub fn sweep(&self, id: BerthId, link: &str) -> Result<()> {
+        container::sweep(&self.group(id), link)
+    }
+
+    /// Takes a berth away, record last. Gone already is success, at each step.
+    pub fn dismantle(&self, remains: &Remains) -> Result<()> {
+        let Remains { id, user, uid, link, unused } = remains;
+        let layout = &self.layout;
+        fault::point("sweep")?;
+        match link {
+            Some((link, _)) => self.sweep(*id, link)?,
+            None => end_group(&self.group(*id))?,
+        }
+        if let (Some((link, address)), Some(uid)) = (link, uid) {
+            fault::point("remove from nft table")?;
+            self.table.remove(&entry(link, *address, *uid))?;
+        }
+        if let Some(uid) = uid {
+            listener::remove(layout, *uid, user.as_deref())?;
+        }
+        for (step, dir) in [
+            ("remove shim directory", layout.shim_dir(*id)),
+            ("remove disk", layout.berth_dir(*id)),
+            ("remove log directory", layout.log_dir(*id)),
+        ] {
+            fault::point(step)?;
+            gone(fs::remove_dir_all(&dir)).step("remove", dir.display())?;
+        }
+        let quarantine = if *unused { 0 } else { i64::from(self.config.ids.quarantine_days) * DAY_MS };
+        self.ranges().release(&id.to_string(), now_ms(), quarantine)?;
+        self.records.remove(*id)
+    }
+}
+
+/// Kills what is in a group and removes it; nothing there is success.
+pub fn end_group(group: &Group) -> Result<()> {
+    for part in [Part::Shim, Part::Payload] {
+        group.kill(part)?;
+        group.wait_empty(part, Duration::from_secs(15))?;
+    }
+    group.remove()
+}
+
+pub fn entry(link: &str, address: Ipv4Addr, owner: u32) -> nft::Entry {
+    nft::Entry { link: link.to_owned(), address, owner }
+}
+
+/// The pool is kept: berths that run have their addresses from it.
+fn pool(config: &Config, layout: &Layout) -> Result<String> {
+    let file = layout.pool();
+    let kept = fs::read_to_string(&file).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+    let wanted = Some(config.network.pool.clone()).filter(|p| !p.is_empty());
+    let in_use = fs::read_dir(layout.records()).is_ok_and(|mut entries| entries.next().is_some());
+    match (kept, wanted) {
+        (Some(kept), None) => Ok(kept),
+        (Some(kept), Some(wanted)) if kept == wanted => Ok(kept),
+        (Some(kept), Some(wanted)) if in_use => Err(Error::Invalid(format!(
+            "network.pool is {wanted}, but the berths of this node have addresses of {kept}: set it back, or delete the berths first"
+        ))),
+        (_, wanted) => {
+            let chosen = wanted.map_or_else(net::choose_pool, Ok)?;
+            fs::write(&file, format!("{chosen}\n")).and_then(|()| fs::File::open(&file)?.sync_all()).step("write", file.display())?;
+            Ok(chosen)
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The user's Docker socket while nobody else serves it: `run_dir/users/<uid>/docker.sock`, and the name as a symbolic link.
+//!
+//! The socket is bound under a temporary name, given to the user and then renamed, so that it is never there with wrong rights, and a
+//! socket whose server died is replaced without a gap. A waiting connection is seen by polling; nothing is accepted but to be refused.
+
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::{
+            fs::{PermissionsExt, chown, symlink},
+            net::{UnixListener, UnixStream},
+        },
+    },
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use berth_runtime::{
+    error::{Result, Step},
+    fault,
+};
+use rustix::net::{SocketFlags, accept_with};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, unix::AsyncFd},
+    sync::Semaphore,
+};
+
+use super::{layout::Layout, record::Record};
+
+/// Refused connections of one berth that are answered at once; more are closed.
+const ANSWERED_AT_ONCE: usize = 64;
+/// A client that has not sent its request by then is answered all the same.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+pub struct Listener {
+    socket: Arc<OwnedFd>,
+    answering: Arc<Semaphore>,
+}
+
+impl Listener {
+    /// Makes the socket, or replaces the one that is there.
+    pub fn bind(layout: &Layout, record: &Record) -> Result<Self> {
+        let dir = layout.user_dir(record.uid);
+        fault::point("make socket directory")?;
+        make_dir(&dir, 0o711)?;
+        let socket = layout.user_socket(record.uid);
+        let temporary = dir.join(".docker.sock");
+        fault::point("bind user socket")?;
+        gone(fs::remove_file(&temporary)).step("remove", temporary.display())?;
+        let listener = UnixListener::bind(&temporary).step("bind", temporary.display())?;
+        let placed = chown(&temporary, Some(record.uid), Some(record.gid))
+            .and_then(|()| fs::set_permissions(&temporary, fs::Permissions::from_mode(0o600)))
+            .and_then(|()| listener.set_nonblocking(true))
+            .and_then(|()| fs::rename(&temporary, &socket))
+            .step("place", socket.display());
+        if let Err(error) = placed {
+            let _ = fs::remove_file(&temporary);
+            return Err(error);
+        }
+        if let Some(link) = layout.user_link(&record.user) {
+            let target = record.uid.to_string();
+            if fs::read_link(&link).ok().as_deref() != Some(Path::new(&target)) {
+                fault::point("link user name")?;
+                gone(fs::remove_file(&link)).step("remove", link.display())?;
+                symlink(&target, &link).step("link", link.display())?;
+            }
+        }
+        Ok(Self::adopt(listener.into()))
+    }
+
+    /// Takes over a listening socket that a shim kept.
+    pub fn adopt(socket: OwnedFd) -> Self {
+        Self { socket: Arc::new(socket), answering: Arc::new(Semaphore::new(ANSWERED_AT_ONCE)) }
+    }
+
+    /// For the shim, which accepts from then on.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Readable when a connection waits. To be dropped while a shim accepts: every connection would wake the node.
+    pub fn watch(&self) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
+        AsyncFd::new(Arc::clone(&self.socket))
+    }
+
+    /// Accepts what waits and answers it as dockerd would, with `message`.
+    pub fn refuse_waiting(&self, message: &str) {
+        let answer: Arc<str> = docker_error(message).into();
+        while let Ok(connection) = accept_with(&*self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+            let Ok(slot) = Arc::clone(&self.answering).try_acquire_owned() else { continue };
+            let answer = Arc::clone(&answer);
+            tokio::spawn(async move {
+                let _ = tokio::time::timeout(2 * PATIENCE, refuse(connection.into(), &answer)).await;
+                drop(slot);
+            });
+        }
+    }
+}
+
+/// Removes socket, directory and symbolic link; gone already is success.
+pub fn remove(layout: &Layout, uid: u32, user: Option<&str>) -> Result<()> {
+    if let Some(link) = user.and_then(|u| layout.user_link(u))
+        && fs::read_link(&link).is_ok_and(|target| target == Path::new(&uid.to_string()))
+    {
+        fault::point("unlink user name")?;
+        gone(fs::remove_file(&link)).step("remove", link.display())?;
+    }
+    let dir = layout.user_dir(uid);
+    fault::point("remove user socket")?;
+    gone(fs::remove_dir_all(&dir)).step("remove", dir.display())
+}
+
+/// Makes one directory with exactly this mode; there already is success.
+pub fn make_dir(dir: &Path, mode: u32) -> Result<()> {
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        made => made.step("make", dir.display())?,
+    }
+    fs::set_permissions(dir, fs::Permissions::from_mode(mode)).step("set the mode of", dir.display())
+}
+
+/// Turns "not there" into success.
+pub fn gone(removed: io::Result<()>) -> io::Result<()> {
+    removed.or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
+/// Reads the request's head first: a connection closed with unread bytes is reset, and the client would not see the answer.
+async fn refuse(connection: UnixStream, answer: &str) -> io::Result<()> {
+    let mut stream = tokio::net::UnixStream::from_std(connection)?;
+    let mut buffer = [0; 8192];
+    let _ = tokio::time::timeout(PATIENCE, stream.read(&mut buffer)).await;
+    stream.write_all(answer.as_bytes()).await?;
+    stream.shutdown().await?;
+    while stream.read(&mut buffer).await? > 0 {}
+    Ok(())
+}
+
+/// A whole HTTP response in the form of the Docker API, which Docker clients show as it is.
+fn docker_error(message: &str) -> String {
+    let body = serde_json::json!({ "message": message }).to_string();
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        os::unix::fs::MetadataExt,
+    };
+
+    use super::*;
+    use crate::daemon::record::tests::record;
+
+    fn layout(dir: &Path) -> Layout {
+        let of = |name: &str| dir.join(name);
+        fs::create_dir_all(of("run/users")).unwrap();
+        Layout { run: of("run"), state: of("state"), log: of("log"), programs: of("p"), recipe: of("r") }
+    }
+
+    #[tokio::test]
+    async fn a_refused_client_reads_a_docker_style_message() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = layout(dir.path());
+        let mine = record("alice", nix::unistd::geteuid().as_raw().max(1), 0);
+        if !nix::unistd::geteuid().is_root() {
+            println!("SKIP: only root may give a socket away");
+            return;
+        }
+        let listener = Listener::bind(&layout, &mine).unwrap();
+        assert_eq!(fs::metadata(layout.user_socket(mine.uid)).unwrap().mode() & 0o777, 0o600);
+        let mut client = UnixStream::connect(layout.users().join("alice/docker.sock")).unwrap();
+        client.write_all(b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let watch = listener.watch().unwrap();
+        let _ = watch.readable().await.unwrap();
+        listener.refuse_waiting("the image is missing: ask your administrator");
+        let answer = tokio::task::spawn_blocking(move || {
+            let mut text = String::new();
+            client.read_to_string(&mut text).unwrap();
+            text
+        });
+        let answer = answer.await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        assert!(answer.ends_with(r#"{"message":"the image is missing: ask your administrator"}"#), "{answer}");
+
+        let again = Listener::bind(&layout, &mine).unwrap();
+        drop(again);
+        remove(&layout, mine.uid, Some("alice")).unwrap();
+        remove(&layout, mine.uid, Some("alice")).unwrap();
+        assert_eq!(fs::read_dir(layout.users()).unwrap().count(), 0);
+    }
+}

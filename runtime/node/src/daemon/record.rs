@@ -1,0 +1,277 @@
+//! The durable record of each berth: `state_dir/node/berths/<id>.json`, replaced atomically.
+//!
+//! A record is the first thing that a create makes and the last that a delete removes, so whatever exists on the host has one:
+//! `creating` when the daemon starts means "undo", `deleting` means "go on". A file that cannot be read as a record is left where it is,
+//! reported, and what can still be made out in it (user, uid, index) stays reserved.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{ErrorKind, Write},
+    net::Ipv4Addr,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use berth_protocol::{BerthId, Limits};
+use berth_runtime::{
+    Error,
+    error::{Result, Step},
+    fault,
+};
+use serde::{Deserialize, Serialize};
+
+/// Version of the file format.
+pub const VERSION: u32 = 1;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    pub version: u32,
+    pub id: BerthId,
+    pub user: String,
+    pub uid: u32,
+    pub gid: u32,
+    pub home: PathBuf,
+    pub image: String,
+    pub limits: Limits,
+    /// Size that the disk was made with; differs from `limits.disk_bytes` while a change waits.
+    pub disk_bytes: u64,
+    /// First host id of the range; 0 while creating.
+    pub id_base: u32,
+    /// Which address of the pool, and which link name.
+    pub index: u32,
+    pub link: String,
+    pub address: Ipv4Addr,
+    pub allow_system: bool,
+    pub phase: Phase,
+    pub intent: Intent,
+    pub last_exit: Option<LastExit>,
+    /// Milliseconds since the epoch.
+    pub created_at: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    Creating,
+    Present,
+    Deleting,
+}
+
+/// What becomes of the berth when the node starts and finds it not running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Intent {
+    /// It was started (by an administrator or by a connection) and nobody stopped it: it is started again.
+    Running,
+    /// It sleeps until a connection comes.
+    Stopped,
+    /// Barred by an administrator: a connection does not wake it.
+    Suspended,
+}
+
+/// How the last run ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastExit {
+    /// Milliseconds since the epoch.
+    pub at: i64,
+    pub status: String,
+}
+
+/// A file among the records that is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Corrupt {
+    pub file: PathBuf,
+    /// From the file's name.
+    pub id: Option<BerthId>,
+    /// What can still be made out.
+    pub user: Option<String>,
+    pub uid: Option<u32>,
+    pub index: Option<u32>,
+    pub reason: String,
+}
+
+/// The directory of records.
+#[derive(Clone, Debug)]
+pub struct Records {
+    dir: PathBuf,
+}
+
+impl Records {
+    pub fn new(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    fn file(&self, id: BerthId) -> PathBuf {
+        self.dir.join(format!("{id}.json"))
+    }
+
+    /// All records, and all files that should be one and are not. Half-written temporary files are removed.
+    pub fn load(&self) -> Result<(Vec<Record>, Vec<Corrupt>)> {
+        let (mut records, mut corrupt) = (Vec::new(), Vec::new());
+        for entry in fs::read_dir(&self.dir).step("list", self.dir.display())? {
+            let file = entry.step("list", self.dir.display())?.path();
+            match file.extension().and_then(|e| e.to_str()) {
+                Some("json") => match read(&file) {
+                    Ok(record) => records.push(record),
+                    Err(found) => corrupt.push(found),
+                },
+                Some("new") => fs::remove_file(&file).step("remove", file.display())?,
+                _ => {}
+            }
+        }
+        records.sort_by_key(|r| r.index);
+        Ok((records, corrupt))
+    }
+
+    /// The old record or the new one, never half.
+    pub fn save(&self, record: &Record) -> Result<()> {
+        fault::point("write record")?;
+        let file = self.file(record.id);
+        let temporary = file.with_extension("new");
+        let bytes = serde_json::to_vec_pretty(record).map_err(|source| Error::Record { path: file.clone(), source })?;
+        let written = write_and_sync(&temporary, &bytes).step("write", temporary.display());
+        if let Err(error) = written {
+            let _ = fs::remove_file(&temporary);
+            return Err(error);
+        }
+        fs::rename(&temporary, &file).step("replace", file.display())?;
+        sync_dir(&self.dir)
+    }
+
+    /// Gone already is success.
+    pub fn remove(&self, id: BerthId) -> Result<()> {
+        fault::point("remove record")?;
+        let file = self.file(id);
+        match fs::remove_file(&file) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            done => done.step("remove", file.display()),
+        }?;
+        sync_dir(&self.dir)
+    }
+}
+
+fn write_and_sync(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(file)?;
+    out.write_all(bytes)?;
+    out.sync_all()
+}
+
+/// Makes a rename or removal in `dir` durable.
+pub fn sync_dir(dir: &Path) -> Result<()> {
+    File::open(dir).and_then(|d| d.sync_all()).step("sync", dir.display())
+}
+
+fn read(file: &Path) -> std::result::Result<Record, Corrupt> {
+    let name = file.file_stem().and_then(|n| n.to_str()).unwrap_or_default();
+    let id = name.parse().ok().map(BerthId).filter(|id| id.to_string() == name);
+    let bytes = match fs::read(file) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            return Err(Corrupt { file: file.into(), id, user: None, uid: None, index: None, reason: format!("cannot be read: {error}") });
+        }
+    };
+    parse(&bytes, id).map_err(|reason| {
+        let text = String::from_utf8_lossy(&bytes);
+        let number = |key| salvage(&text, key).and_then(|n| n.parse().ok());
+        let user = salvage(&text, "user").filter(|u| super::nss::valid_name(u)).map(str::to_owned);
+        Corrupt { file: file.into(), id, user, uid: number("uid"), index: number("index"), reason }
+    })
+}
+
+fn parse(bytes: &[u8], id: Option<BerthId>) -> std::result::Result<Record, String> {
+    let record: Record = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+    if record.version > VERSION {
+        return Err(format!("format {} is newer than this program's {VERSION}", record.version));
+    }
+    if Some(record.id) != id {
+        return Err(format!("it is the record of {}, under another's name", record.id));
+    }
+    if !super::nss::valid_name(&record.user) || record.uid == 0 {
+        return Err(format!("its user {:?} with uid {} cannot have a berth", record.user, record.uid));
+    }
+    if record.phase != Phase::Creating && record.id_base < berth_runtime::idmap::COUNT {
+        return Err(format!("its id range begins at {}", record.id_base));
+    }
+    Ok(record)
+}
+
+/// The value after `"key":` in what may be only part of a JSON text, quotes taken off.
+fn salvage<'t>(text: &'t str, key: &str) -> Option<&'t str> {
+    let (_, rest) = text.split_once(&format!("\"{key}\":"))?;
+    let rest = rest.trim_start();
+    match rest.strip_prefix('"') {
+        Some(quoted) => quoted.split_once('"').map(|(value, _)| value),
+        None => rest.split(|c: char| !c.is_ascii_digit()).next().filter(|n| !n.is_empty()),
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    pub fn record(user: &str, uid: u32, index: u32) -> Record {
+        Record {
+            version: VERSION,
+            id: BerthId(uuid::Uuid::from_u128(u128::from(index) + 1)),
+            user: user.into(),
+            uid,
+            gid: uid,
+            home: format!("/home/{user}").into(),
+            image: format!("sha256:{:064}", 1),
+            limits: Limits::LEAST,
+            disk_bytes: Limits::LEAST.disk_bytes,
+            id_base: 2_000_224_256,
+            index,
+            link: format!("bt{index}"),
+            address: Ipv4Addr::new(10, 213, 0, 2),
+            allow_system: false,
+            phase: Phase::Present,
+            intent: Intent::Stopped,
+            last_exit: None,
+            created_at: 0,
+        }
+    }
+
+    #[test]
+    fn a_record_survives_the_round_trip_and_a_half_written_one_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::new(dir.path().into());
+        let mut alice = record("alice", 1000, 0);
+        records.save(&alice).unwrap();
+        alice.phase = Phase::Deleting;
+        records.save(&alice).unwrap();
+        fs::write(dir.path().join("x.new"), "{").unwrap();
+        assert_eq!(records.load().unwrap(), (vec![alice.clone()], vec![]));
+        records.remove(alice.id).unwrap();
+        records.remove(alice.id).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_cut_record_still_names_its_user_and_is_not_fatal_to_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::new(dir.path().into());
+        let (alice, bob) = (record("alice", 1000, 0), record("bob", 1001, 1));
+        records.save(&alice).unwrap();
+        records.save(&bob).unwrap();
+        let file = dir.path().join(format!("{}.json", bob.id));
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, &text[..text.find("\"allow_system\"").unwrap()]).unwrap();
+        let (whole, corrupt) = records.load().unwrap();
+        assert_eq!(whole, [alice]);
+        assert_eq!((corrupt[0].id, corrupt[0].user.as_deref(), corrupt[0].uid, corrupt[0].index), (Some(bob.id), Some("bob"), Some(1001), Some(1)));
+    }
+
+    #[test]
+    fn a_record_under_anothers_name_or_of_root_is_corrupt() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::new(dir.path().into());
+        records.save(&record("alice", 1000, 0)).unwrap();
+        let from = dir.path().join(format!("{}.json", record("alice", 1000, 0).id));
+        fs::rename(from, dir.path().join(format!("{}.json", record("bob", 1, 7).id))).unwrap();
+        records.save(&record("root", 0, 2)).unwrap();
+        let (whole, corrupt) = records.load().unwrap();
+        assert_eq!((whole.len(), corrupt.len()), (0, 2));
+    }
+}

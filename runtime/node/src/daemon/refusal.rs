@@ -1,0 +1,99 @@
+//! What a client gets instead of an answer: a status, and a [`Problem`] with a stable code.
+
+use std::error::Error as StdError;
+
+use axum::{
+    Json,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use berth_protocol::Problem;
+use berth_runtime::error::chain;
+
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{}", problem.detail)]
+pub struct Refusal {
+    pub status: StatusCode,
+    pub problem: Problem,
+}
+
+impl Refusal {
+    pub fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
+        Self { status, problem: Problem { code: code.to_owned(), detail: detail.into(), hint: None } }
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.problem.hint = Some(hint.into());
+        self
+    }
+
+    pub fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request", detail)
+    }
+
+    pub fn conflict(code: &str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, code, detail)
+    }
+
+    pub fn no_berth(user: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "berth_not_found", format!("{user} has no berth on this node")).hint(format!("berth assign {user}"))
+    }
+
+    pub fn stopping() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "node_stopping", "the node is stopping; running berths go on").hint("ask again when it is back")
+    }
+
+    /// An operation on the host that failed. A full file system is told apart.
+    pub fn failed(code: &str, what: impl std::fmt::Display, error: &(dyn StdError + 'static)) -> Self {
+        let detail = format!("{what}: {}", chain(error));
+        if out_of_space(error) {
+            return Self::new(StatusCode::INSUFFICIENT_STORAGE, "host_disk_full", detail)
+                .hint("free space on the file system that holds the berths (state_dir in node.toml), then ask again");
+        }
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, code, detail).hint("berth doctor tells what this host lacks; the node's log has more")
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        if self.status.is_server_error() {
+            tracing::warn!(code = self.problem.code, detail = self.problem.detail, "request failed");
+        }
+        (self.status, Json(self.problem)).into_response()
+    }
+}
+
+/// True when a full disk (or quota) is anywhere in the chain.
+fn out_of_space(error: &(dyn StdError + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<std::io::Error>()
+            && matches!(io.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+        {
+            return true;
+        }
+        // mke2fs tells it in words only.
+        if error.to_string().contains("No space left on device") {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use berth_runtime::Error;
+
+    use super::*;
+
+    #[test]
+    fn a_full_disk_has_its_own_code_wherever_it_is_in_the_chain() {
+        let source = std::io::Error::from_raw_os_error(nix::libc::ENOSPC);
+        let step = Error::Step { operation: "write", object: "/x".into(), source };
+        let error = Error::Undone { cause: Box::new(step), leftovers: vec!["/y".into()] };
+        assert_eq!(Refusal::failed("create_failed", "cannot create", &error).problem.code, "host_disk_full");
+        let other = Error::Invalid("no".into());
+        assert_eq!(Refusal::failed("create_failed", "cannot create", &other).problem.code, "create_failed");
+    }
+}
