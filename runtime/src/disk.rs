@@ -13,8 +13,8 @@ use std::{
 };
 
 use rustix::{
-    fs::{Mode, OFlags, mkdirat},
-    mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen},
+    fs::{CWD, Mode, OFlags, mkdirat, openat},
+    mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen, open_tree},
 };
 
 use crate::error::{Error, Result, Step};
@@ -84,14 +84,15 @@ pub fn trim(dir: BorrowedFd<'_>) -> Result<u64> {
 
 /// Mounts the disk nowhere: the descriptor is the mount. Ids are those of `userns`; directories of [`LAYOUT`] are there afterwards.
 pub(crate) fn mount(file: &Path, userns: BorrowedFd<'_>) -> Result<OwnedFd> {
-    let image = OpenOptions::new().read(true).write(true).custom_flags(OFlags::NOFOLLOW.bits() as i32).open(file).step("open", file.display())?;
+    let image = open_unlocated(file)?;
     let device = berth_sys::loopdev::attach(image.as_fd()).step("attach to a loop device", file.display())?;
     let context = fsopen("ext4", FsOpenFlags::FSOPEN_CLOEXEC).step("open file system", "ext4")?;
     fsconfig_set_string(context.as_fd(), "source", device.path.as_os_str()).step("mount", device.path.display())?;
     fsconfig_create(context.as_fd()).step("mount", file.display())?;
     // The tenant's setuid programs must work; device nodes never.
-    let mount = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOATIME)
-        .step("mount", file.display())?;
+    let mount =
+        fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOATIME)
+            .step("mount", file.display())?;
     for (name, mode) in LAYOUT {
         match mkdirat(&mount, name, Mode::from_raw_mode(mode)) {
             Err(rustix::io::Errno::EXIST) => {}
@@ -100,6 +101,17 @@ pub(crate) fn mount(file: &Path, userns: BorrowedFd<'_>) -> Result<OwnedFd> {
     }
     berth_sys::mount::set_attributes(mount.as_fd(), 0, Some(userns)).step("id-map", file.display())?;
     Ok(mount)
+}
+
+/// Opens the image through a detached clone of its directory: `/sys/block/loopN/loop/backing_file`, which every tenant can read, then
+/// shows its bare name instead of a path of the host (S01).
+fn open_unlocated(file: &Path) -> Result<OwnedFd> {
+    let (Some(dir), Some(name)) = (file.parent(), file.file_name()) else {
+        return Err(Error::Invalid(format!("{} names no file", file.display())));
+    };
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let dir_tree = open_tree(CWD, dir, flags).step("open", dir.display())?;
+    openat(dir_tree, name, OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).step("open", file.display())
 }
 
 /// True when the file exists and begins like an ext4 file system.

@@ -4,25 +4,46 @@ use std::{io, path::PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot {operation} {object}")]
-    Step { operation: &'static str, object: String, #[source] source: io::Error },
+    Step {
+        operation: &'static str,
+        object: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("{program} failed ({status}): {stderr}")]
     Program { program: &'static str, status: String, stderr: String },
     #[error("cannot {operation} by netlink")]
-    Netlink { operation: String, #[source] source: Box<rtnetlink::Error> },
+    Netlink {
+        operation: String,
+        #[source]
+        source: Box<rtnetlink::Error>,
+    },
     #[error("the container's child failed: {detail}")]
     Child { detail: String },
     #[error("{0}")]
     Invalid(String),
     #[error("record {path} is not readable as what it should be")]
-    Record { path: PathBuf, #[source] source: serde_json::Error },
+    Record {
+        path: PathBuf,
+        #[source]
+        source: serde_json::Error,
+    },
     #[error("seccomp: {operation}")]
-    Seccomp { operation: String, #[source] source: libseccomp::error::SeccompError },
+    Seccomp {
+        operation: String,
+        #[source]
+        source: libseccomp::error::SeccompError,
+    },
     /// A failure that a test asked for (`BERTH_FAULT`).
     #[error("injected failure at step {step}")]
     Injected { step: &'static str },
     /// The cause, and what could not be undone after it.
     #[error("{cause}; and undoing it left {}", leftovers.join(", "))]
-    Undone { #[source] cause: Box<Error>, leftovers: Vec<String> },
+    Undone {
+        #[source]
+        cause: Box<Error>,
+        leftovers: Vec<String>,
+    },
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -45,8 +45,13 @@ const DEVICES: [(&str, u32, u32); 9] = [
     ("fuse", 10, 229),
     ("net/tun", 10, 200),
 ];
-const LINKS: [(&str, &str); 5] =
-    [("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2"), ("ptmx", "pts/ptmx")];
+const LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+];
 
 /// Where the stage puts things, and where [`enter`] finds them.
 const IMAGE: &str = "image";
@@ -69,9 +74,11 @@ pub(crate) fn stage(bundle: &Bundle, userns: BorrowedFd<'_>) -> Result<OwnedFd> 
     let everything: Option<&str> = None;
     mount(everything, "/", everything, MsFlags::MS_REC | MsFlags::MS_PRIVATE, everything).step("make private", "/")?;
 
-    let image_path = bundle.spec.root().as_ref().map(|r| r.path().clone()).ok_or_else(|| Error::Invalid("the spec names no root".into()))?;
+    let image_path =
+        bundle.spec.root().as_ref().map(|r| r.path().clone()).ok_or_else(|| Error::Invalid("the spec names no root".into()))?;
     let image = clone_tree(CWD, &image_path)?;
-    berth_sys::mount::set_attributes(image.as_fd(), berth_sys::mount::RDONLY | berth_sys::mount::NODEV, Some(userns)).step("id-map", "the image")?;
+    berth_sys::mount::set_attributes(image.as_fd(), berth_sys::mount::RDONLY | berth_sys::mount::NODEV, Some(userns))
+        .step("id-map", "the image")?;
     let mut parts = vec![(IMAGE.to_owned(), image), (DISK.to_owned(), disk::mount(&bundle.disk, userns)?)];
     parts.push((DEV.to_owned(), devices(bundle.id_base)?));
     parts.push((FILES.to_owned(), small_files(bundle)?));
@@ -88,7 +95,8 @@ pub(crate) fn stage(bundle: &Bundle, userns: BorrowedFd<'_>) -> Result<OwnedFd> 
     // A new proc or sysfs may be mounted in a lesser user namespace only beside one that is fully visible (mount_too_revealing).
     for (name, kind) in [("proc", "proc"), ("sys", "sysfs")] {
         directory(tree.as_fd(), name, 0o755)?;
-        let visible = new_mount(kind, &[], MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC)?;
+        let visible =
+            new_mount(kind, &[], MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC)?;
         move_mount(visible.as_fd(), "", tree.as_fd(), name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step("attach", name)?;
     }
     directory(tree.as_fd(), ROOT, 0o755)?;
@@ -106,11 +114,8 @@ fn replace_root() -> Result<()> {
 
 /// Mounts the container's root and makes it `/`. The caller is root of all the container's namespaces and stands in the stage's tree.
 pub(crate) fn enter(bundle: &Bundle) -> Result<()> {
-    let options = [
-        ("lowerdir", format!("/{IMAGE}")),
-        ("upperdir", format!("/{DISK}/rootfs/upper")),
-        ("workdir", format!("/{DISK}/rootfs/work")),
-    ];
+    let options =
+        [("lowerdir", format!("/{IMAGE}")), ("upperdir", format!("/{DISK}/rootfs/upper")), ("workdir", format!("/{DISK}/rootfs/work"))];
     let options: Vec<(&str, &str)> = options.iter().map(|(k, v)| (*k, v.as_str())).collect();
     let overlay = new_mount_with("overlay", &options, &["userxattr"], MountAttrFlags::MOUNT_ATTR_NODEV)?;
     move_mount(overlay.as_fd(), "", CWD, format!("/{ROOT}"), MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step("attach", "the root")?;

@@ -80,8 +80,9 @@ impl Hierarchy {
     /// Reads `/proc/self/mountinfo`.
     pub fn detect() -> Result<Self> {
         let text = fs::read_to_string("/proc/self/mountinfo").step("read", "/proc/self/mountinfo")?;
-        parse_mounts(&text)
-            .ok_or_else(|| Error::Invalid("no cgroup2 file system is mounted: mount one at /sys/fs/cgroup, or at /sys/fs/cgroup/unified".into()))
+        parse_mounts(&text).ok_or_else(|| {
+            Error::Invalid("no cgroup2 file system is mounted: mount one at /sys/fs/cgroup, or at /sys/fs/cgroup/unified".into())
+        })
     }
 
     /// True where the controllers are on v1 hierarchies.
@@ -108,7 +109,8 @@ fn parse_mounts(mountinfo: &str) -> Option<Hierarchy> {
             (Some("cgroup2"), "/") if unified.is_none() => unified = Some(mount),
             (Some("cgroup"), "/") => {
                 let flags = ["rw", "ro", "xattr", "clone_children", "noprefix", "cpuset_v2_mode"];
-                let named: Vec<&str> = right.get(2)?.split(',').filter(|o| !flags.contains(o) && !o.starts_with("release_agent=")).collect();
+                let named: Vec<&str> =
+                    right.get(2)?.split(',').filter(|o| !flags.contains(o) && !o.starts_with("release_agent=")).collect();
                 let options = named.join(",");
                 if !v1.iter().any(|h| h.options == options) {
                     v1.push(V1 { options, mount });
@@ -121,14 +123,19 @@ fn parse_mounts(mountinfo: &str) -> Option<Hierarchy> {
 }
 
 impl Group {
-    /// Makes both halves, with limits on the payload, before any process is in them. `owner` (uid and gid of the container's root)
-    /// may make groups below the payload but not change the payload's own limits.
+    /// Makes both halves, with limits on the payload before any process is in it, and moves the caller into the shim half. `owner` (uid
+    /// and gid of the container's root) may make groups below the payload but not change the payload's own limits.
     pub fn create(&self, limits: &Limits, owner: u32) -> Result<()> {
         for part in [Part::Shim, Part::Payload] {
-            v2::make(self, part)?;
+            v2::make(&self.unified(part))?;
             for hierarchy in &self.hierarchy.v1 {
                 v1::make(hierarchy, &self.path, part)?;
             }
+        }
+        // Under systemd the caller sits in the scope itself, which may have controllers for children only once it is empty.
+        self.join(Part::Shim, 0)?;
+        if !self.hierarchy.hybrid() {
+            v2::enable(&self.hierarchy.unified, &self.path)?;
         }
         self.limit_shim()?;
         self.apply(limits)?;

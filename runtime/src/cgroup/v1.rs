@@ -34,9 +34,13 @@ pub(super) fn apply(group: &Group, limits: &Limits) -> Result<()> {
 
 pub(super) fn apply_part(group: &Group, part: Part, limits: &Limits) -> Result<()> {
     let file = |name: &str| {
-        group.hierarchy.v1.iter().map(|h| group.below(h, part).join(name)).find(|f| f.exists()).ok_or_else(|| {
-            crate::Error::Invalid(format!("no cgroup hierarchy of this host has {name}: its controller is not mounted"))
-        })
+        group
+            .hierarchy
+            .v1
+            .iter()
+            .map(|h| group.below(h, part).join(name))
+            .find(|f| f.exists())
+            .ok_or_else(|| crate::Error::Invalid(format!("no cgroup hierarchy of this host has {name}: its controller is not mounted")))
     };
     write(&file("cpu.cfs_period_us")?, &PERIOD_USEC.to_string())?;
     write(&file("cpu.cfs_quota_us")?, &(u64::from(limits.cpu_millis) * PERIOD_USEC / 1000).to_string())?;

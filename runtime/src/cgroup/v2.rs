@@ -1,23 +1,21 @@
-use std::{fs, io::ErrorKind, os::unix::fs::chown, path::Path};
+use std::{fs, os::unix::fs::chown, path::Path};
 
-use super::{Group, Limits, Part, Usage, read_number, write};
+use super::{Limits, Usage, read_number, write};
 use crate::error::{Result, Step};
 
 const PERIOD_USEC: u64 = 100_000;
 
-/// Makes the directory of one half, with all controllers of the host enabled on the way down.
-pub(super) fn make(group: &Group, part: Part) -> Result<()> {
-    let mut dir = group.hierarchy.unified.clone();
-    let wanted = group.path.join(part.name());
-    for name in wanted.components() {
-        if !group.hierarchy.hybrid() {
-            enable_controllers(&dir)?;
-        }
+pub(super) fn make(dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir).step("make", dir.display())
+}
+
+/// Enables all controllers of the host on the way from the root down to `path`, for its children.
+pub(super) fn enable(root: &Path, path: &Path) -> Result<()> {
+    let mut dir = root.to_path_buf();
+    enable_controllers(&dir)?;
+    for name in path.components() {
         dir.push(name);
-        match fs::create_dir(&dir) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            done => done.step("make", dir.display())?,
-        }
+        enable_controllers(&dir)?;
     }
     Ok(())
 }

@@ -34,14 +34,7 @@ use crate::{
 const CHANNEL: i32 = 3;
 
 /// Returns only when it failed.
-pub(super) fn run(
-    bundle: &Bundle,
-    socket: BorrowedFd<'_>,
-    init: OwnedFd,
-    console: OwnedFd,
-    channel: OwnedFd,
-    disk: OwnedFd,
-) -> Error {
+pub(super) fn run(bundle: &Bundle, socket: BorrowedFd<'_>, init: OwnedFd, console: OwnedFd, channel: OwnedFd, disk: OwnedFd) -> Error {
     match prepare(bundle, socket, init, console, channel, disk) {
         Ok(never) => match never {},
         Err(error) => error,

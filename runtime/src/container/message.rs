@@ -32,10 +32,14 @@ pub(super) enum FromChild {
     /// All other namespaces are there; time offsets and the link are to be set.
     NeedHost,
     /// PID 1 was made: its pid in the host's pid namespace.
-    Cloned { pid: u32 },
+    Cloned {
+        pid: u32,
+    },
     /// PID 1 stands before exec. With descriptors: root (`O_PATH`), disk.
     Ready,
-    Failed { detail: String },
+    Failed {
+        detail: String,
+    },
 }
 
 pub(super) fn send(socket: BorrowedFd<'_>, message: &impl Serialize, fds: &[BorrowedFd<'_>]) -> Result<()> {

@@ -6,10 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use berth_sys::process::{CLONE_NEWPID, CLONE_PARENT, Side, clone_process, exit_now};
 use nix::{
     sched::{CloneFlags, unshare},
-    sys::{
-        prctl,
-        signal::Signal,
-    },
+    sys::{prctl, signal::Signal},
     unistd::{Gid, Uid, setgroups, setresgid, setresuid},
 };
 

@@ -33,18 +33,28 @@ use crate::{
 /// container is killed when it ends. On failure the caller unwinds `undo`.
 pub fn start(bundle: &Bundle, undo: &mut Undo) -> Result<Started> {
     let init = sealed_program(&bundle.init)?;
+    // The shim half goes when the caller has ended, by its parent's sweep: a group with a process in it cannot be removed.
     let group = bundle.cgroup.clone();
-    undo.step("make control groups", || bundle.cgroup.create(&bundle.limits, bundle.id_base), move || group.remove())?;
-    bundle.cgroup.join(Part::Shim, 0)?;
+    undo.step("make control groups", || bundle.cgroup.create(&bundle.limits, bundle.id_base), move || group.remove_part(Part::Payload))?;
 
-    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).step("make", "a socket pair")?;
-    let (channel, init_channel) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).step("make", "a socket pair")?;
+    let (ours, theirs) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).step("make", "a socket pair")?;
+    let (channel, init_channel) =
+        socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).step("make", "a socket pair")?;
     let (console, init_console) = pipe_with(PipeFlags::CLOEXEC).step("make", "a pipe")?;
 
     let group = bundle.cgroup.clone();
     let stage = undo.step(
         "start the stage",
-        || Command::new("/proc/self/exe").arg("stage").env_clear().envs(fault_variable()).stdin(Stdio::from(theirs)).spawn().step("execute", "the stage"),
+        || {
+            Command::new("/proc/self/exe")
+                .arg("stage")
+                .env_clear()
+                .envs(fault_variable())
+                .stdin(Stdio::from(theirs))
+                .spawn()
+                .step("execute", "the stage")
+        },
         move || {
             group.kill(Part::Payload)?;
             group.wait_empty(Part::Payload, Duration::from_secs(10))

@@ -48,9 +48,7 @@ impl Allocator {
         let ranges: Vec<Range> = match fs::read(file) {
             Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error).step("read", file.display()),
-            Ok(bytes) => {
-                serde_json::from_slice(&bytes).map_err(|source| Error::Record { path: file.to_path_buf(), source })?
-            }
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| Error::Record { path: file.to_path_buf(), source })?,
         };
         let foreign = ["/etc/subuid", "/etc/subgid", "/etc/passwd", "/etc/group"].map(PathBuf::from).to_vec();
         Ok(Self { file: file.to_path_buf(), first, last, ranges: ranges.into_iter().map(|r| (r.base, r)).collect(), foreign })

@@ -65,8 +65,9 @@ impl FromStr for Network {
 
 /// The first pool for berths that no route of the host overlaps.
 pub fn choose_pool() -> Result<String> {
-    first_free(&POOLS, &host_routes()?)
-        .ok_or_else(|| Error::Invalid(format!("the host has routes into every candidate ({}); set network.pool in node.toml", POOLS.join(", "))))
+    first_free(&POOLS, &host_routes()?).ok_or_else(|| {
+        Error::Invalid(format!("the host has routes into every candidate ({}); set network.pool in node.toml", POOLS.join(", ")))
+    })
 }
 
 /// Pools for an inner Docker, which must not hide what the host routes to nor the berths' own pool.

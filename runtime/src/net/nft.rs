@@ -166,9 +166,6 @@ mod tests {
     fn a_removal_adds_first_so_that_it_can_be_repeated() {
         let entry = Entry { link: "bt7".into(), address: Ipv4Addr::new(10, 213, 0, 9), owner: 1000 };
         let text = table().elements("add", &entry);
-        assert_eq!(
-            text,
-            "add element inet berth berths { \"bt7\" . 10.213.0.9 }\nadd element inet berth owners { 10.213.0.9 . 1000 }\n"
-        );
+        assert_eq!(text, "add element inet berth berths { \"bt7\" . 10.213.0.9 }\nadd element inet berth owners { 10.213.0.9 . 1000 }\n");
     }
 }

@@ -30,14 +30,7 @@ pub fn set_attributes(mount: BorrowedFd<'_>, attributes: u64, userns: Option<Bor
     };
     // SAFETY: the path is a static empty C string, `attr` lives across the call and has the size that is passed.
     let done = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            mount.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            &attr,
-            size_of::<MountAttr>(),
-        )
+        libc::syscall(libc::SYS_mount_setattr, mount.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, &attr, size_of::<MountAttr>())
     };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -1,1 +1,20 @@
-fn main() {}
+//! The shim of one berth. `berth-node` starts it; the arguments `stage` and `enter` are for the programs of Berth alone.
+#![forbid(unsafe_code)]
+
+use std::{env, io, process::ExitCode};
+
+fn main() -> ExitCode {
+    match env::args().nth(1).as_deref() {
+        Some("stage") => berth_runtime::container::stage(),
+        Some("enter") => berth_runtime::container::enter(),
+        None => {
+            // Standard error may be a pipe that nobody reads any more: that is no reason to fail, let alone to end.
+            tracing_subscriber::fmt().with_ansi(false).with_target(false).log_internal_errors(false).with_writer(io::stderr).init();
+            berth_node::shim::run()
+        }
+        Some(other) => {
+            eprintln!("berth-shim: unknown argument {other}; berth-node starts this program, see `berth --help` for what people type");
+            ExitCode::from(64)
+        }
+    }
+}

@@ -5,6 +5,7 @@ use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use tokio::{
     io::unix::AsyncFd,
+    task::consume_budget,
     time::{sleep, timeout},
 };
 
@@ -22,7 +23,7 @@ const PING: Duration = Duration::from_secs(5);
 
 /// Follows the channel until its end, then, if the image's own init has taken over, asks instead of listening.
 pub(crate) async fn follow(channel: OwnedFd, state: Arc<State>, inner: Arc<Inner>) {
-    if let Ok(channel) = AsyncFd::new(channel)
+    if let Ok(channel) = AsyncFd::register(channel)
         && let Err(error) = listen(&channel, &state).await
     {
         tracing::warn!(%error, "the channel from PID 1 broke");
@@ -37,6 +38,8 @@ pub(crate) async fn follow(channel: OwnedFd, state: Arc<State>, inner: Arc<Inner
 async fn listen(channel: &Stream, state: &State) -> io::Result<()> {
     let mut line = Vec::new();
     loop {
+        // A flood must not keep the other tasks from their turn.
+        consume_budget().await;
         let mut ready = channel.readable().await?;
         let received = ready.try_io(|channel| {
             scratch::with(|buffer| {

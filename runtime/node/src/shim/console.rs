@@ -7,7 +7,7 @@ use std::{
     os::{fd::OwnedFd, unix::fs::FileExt},
 };
 
-use tokio::io::unix::AsyncFd;
+use tokio::{io::unix::AsyncFd, task::consume_budget};
 
 use super::scratch;
 
@@ -59,7 +59,7 @@ impl Log {
 
 /// Reads the console until PID 1 and all its heirs have closed it.
 pub(crate) async fn record(console: OwnedFd, mut log: Log) {
-    let Ok(console) = AsyncFd::new(console) else { return };
+    let Ok(console) = AsyncFd::register(console) else { return };
     loop {
         let Ok(mut ready) = console.readable().await else { return };
         let read = ready.try_io(|console| {
@@ -72,7 +72,7 @@ pub(crate) async fn record(console: OwnedFd, mut log: Log) {
         });
         match read {
             Ok(Ok(0) | Err(_)) => return,
-            Ok(Ok(_)) => tokio::task::consume_budget().await,
+            Ok(Ok(_)) => consume_budget().await,
             Err(_) => {}
         }
     }
@@ -87,7 +87,8 @@ mod tests {
     use super::*;
 
     fn files(dir: &std::path::Path) -> [File; 2] {
-        ["console.log", "console.log.1"].map(|name| File::options().read(true).write(true).create(true).truncate(false).open(dir.join(name)).unwrap())
+        ["console.log", "console.log.1"]
+            .map(|name| File::options().read(true).write(true).create(true).truncate(false).open(dir.join(name)).unwrap())
     }
 
     #[test]

@@ -16,7 +16,13 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use super::{copy::Stream, packet, proxy::Proxy, scratch, state::{Engine, State}};
+use super::{
+    copy::Stream,
+    packet,
+    proxy::Proxy,
+    scratch,
+    state::{Engine, State},
+};
 use crate::link::{Event, FromShim, Status, ToShim, VERSION};
 
 /// Connections at once; more are closed.
@@ -68,11 +74,12 @@ impl Control {
 
     /// Talks to one node until it goes, misbehaves, or the last event is told. Its end is no reason for anything.
     pub(crate) async fn connection(&self, node: OwnedFd, mut events: broadcast::Receiver<Event>) {
-        let Ok(node) = AsyncFd::new(node) else { return };
+        let Ok(node) = AsyncFd::register(node) else { return };
         loop {
             let done = tokio::select! {
                 biased;
                 event = events.recv() => match event {
+                    Ok(last @ Event::Exited { .. }) => return drop(send(&node, &FromShim::Event(last), &[]).await),
                     Ok(event) => send(&node, &FromShim::Event(event), &[]).await,
                     Err(_) => return,
                 },

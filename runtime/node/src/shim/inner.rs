@@ -43,7 +43,11 @@ pub(crate) enum Unreachable {
     #[error("the accept queue of /run/docker.sock inside the berth is full")]
     Busy,
     #[error("cannot {operation} /run/docker.sock inside the berth")]
-    Failed { operation: &'static str, #[source] source: io::Error },
+    Failed {
+        operation: &'static str,
+        #[source]
+        source: io::Error,
+    },
 }
 
 impl Inner {
@@ -55,7 +59,7 @@ impl Inner {
         if !self.ids.contains(&peer.uid()) {
             return Err(Unreachable::Outside);
         }
-        AsyncFd::new(socket).map_err(failed("wait for"))
+        AsyncFd::register(socket).map_err(failed("wait for"))
     }
 
     async fn dial(&self) -> Result<OwnedFd, Unreachable> {

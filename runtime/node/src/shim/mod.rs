@@ -1,1 +1,223 @@
 //! The shim: parent of one container, owner of all of it that must not break.
+//!
+//! Started by the node as root with one message on its standard input ([`crate::link`]), it starts the container, becomes the
+//! berth's base id for good, and only then speaks to anybody. From there on it needs neither node nor server: it owns the user's
+//! listening socket ([`proxy`]), DNS ([`dns`]), the console log ([`console`]), and the end of PID 1 ([`life`]); nodes come and go
+//! ([`control`]). One thread, one failure domain: what a tenant does to his shim reaches his berth alone.
+//!
+//! ```text
+//! Start ──► container::start ──► confine ──► Started ──► PID 1 ends ──► drain ──► exit record, Exited, exit 0
+//!                  │ undone          │
+//!                  └──► Failed, exit 1
+//! ```
+
+mod answer;
+mod channel;
+mod console;
+mod control;
+mod copy;
+mod dns;
+mod inner;
+mod life;
+mod packet;
+mod pipe;
+mod proxy;
+mod scratch;
+mod state;
+
+use std::{
+    fs::File,
+    io::{self, Write},
+    os::fd::{AsFd, OwnedFd},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use berth_runtime::{
+    container::{self, Started},
+    error::chain,
+    idmap,
+    undo::Undo,
+};
+use rustix::{
+    io::{fcntl_dupfd_cloexec, ioctl_fionbio},
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+    stdio::{dup2_stdin, dup2_stdout},
+};
+use tokio::{io::unix::AsyncFd, runtime, time::timeout};
+use tokio_util::task::TaskTracker;
+
+use self::{
+    control::Control,
+    inner::Inner,
+    life::Init,
+    proxy::{Hold, Proxy},
+    state::{State, now_ms},
+};
+use crate::link::{Event, ExitRecord, FromShim, MAX_MESSAGE, Owner, Start, ToShim, VERSION};
+
+/// How long clients may take to fetch what was answered before the berth ended.
+const DRAIN: Duration = Duration::from_secs(2);
+/// How long a node may take to fetch the last event.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// Descriptors that are not for connections: two for DNS and its queries, logs, control, pipes.
+const OWN_DESCRIPTORS: u64 = 512;
+
+/// What the node hands over with [`ToShim::Start`], in this order.
+struct Handed {
+    user: OwnedFd,
+    control: OwnedFd,
+    console: File,
+    older_console: File,
+    exit_record: File,
+}
+
+/// The whole life of a shim.
+pub fn run() -> ExitCode {
+    let (node, start, handed) = match receive_start() {
+        Ok(received) => received,
+        Err(error) => {
+            tracing::error!(%error, "no start message on standard input; berth-node starts this program, nobody else does");
+            return ExitCode::from(64);
+        }
+    };
+    let started = match start.version {
+        VERSION => start_berth(&start),
+        other => Err(format!("node and shim are of different versions ({other} and {VERSION}); install both from one release")),
+    };
+    let ended = match started {
+        Ok(started) => live(node, start, handed, started),
+        Err(error) => {
+            tracing::error!(error, "berth not started");
+            let _ = packet::send(&node, &FromShim::Event(Event::Failed { error }), &[]);
+            return ExitCode::FAILURE;
+        }
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The berth ends with this process; the node sees the connection end.
+            tracing::error!(%error, "the shim cannot go on");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn receive_start() -> io::Result<(OwnedFd, Start, Handed)> {
+    let node = fcntl_dupfd_cloexec(io::stdin(), 3)?;
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    dup2_stdin(&null)?;
+    dup2_stdout(&null)?;
+    let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what);
+    let (message, descriptors) =
+        packet::receive(&node, &mut vec![0; MAX_MESSAGE])?.ok_or_else(|| invalid("the node closed the connection"))?;
+    let ToShim::Start(start) = message else { return Err(invalid("the first message is not a start")) };
+    let Ok([user, control, console, older, exit]) = <[OwnedFd; 5]>::try_from(descriptors) else {
+        return Err(invalid("the start message comes with five descriptors"));
+    };
+    let handed = Handed { user, control, console: console.into(), older_console: older.into(), exit_record: exit.into() };
+    Ok((node, *start, handed))
+}
+
+/// Starts the container and gives up every right. After an error nothing is left, or the error says what.
+fn start_berth(start: &Start) -> Result<Started, String> {
+    let mut undo = Undo::new();
+    let started = container::start(&start.bundle, &mut undo).and_then(|started| {
+        raise_descriptor_limit();
+        container::confine(start.bundle.id_base)?;
+        Ok(started)
+    });
+    match started {
+        Ok(started) => {
+            undo.commit();
+            Ok(started)
+        }
+        Err(error) => Err(chain(&undo.fail(error))),
+    }
+}
+
+/// As many descriptors as the hard limit allows: each connection takes two.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+/// Connections that fit below the descriptor limit, at most `wanted`.
+fn connection_limit(wanted: u32) -> usize {
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(u64::from(wanted).min(descriptors.saturating_sub(OWN_DESCRIPTORS) / 2).max(1)).unwrap_or(usize::MAX)
+}
+
+fn live(node: OwnedFd, start: Start, handed: Handed, started: Started) -> io::Result<()> {
+    for socket in [node.as_fd(), handed.user.as_fd(), handed.control.as_fd(), started.console.as_fd(), started.channel.as_fd()] {
+        ioctl_fionbio(socket, true)?;
+    }
+    let first_id = start.bundle.id_base;
+    let Start { owner, dns, max_connections, .. } = start;
+    let berth = Berth { node, owner, dns, limit: connection_limit(max_connections), first_id, handed, started };
+    runtime::Builder::new_current_thread().enable_all().build()?.block_on(berth.live())
+}
+
+/// A running berth, before its tasks take their parts of it.
+struct Berth {
+    node: OwnedFd,
+    owner: Owner,
+    dns: Vec<std::net::SocketAddr>,
+    limit: usize,
+    first_id: u32,
+    handed: Handed,
+    started: Started,
+}
+
+impl Berth {
+    async fn live(self) -> io::Result<()> {
+        let Self { node, owner, dns, limit, first_id, handed, started } = self;
+        let state = Arc::new(State::new());
+        let inner = Arc::new(Inner { root: started.root, ids: first_id..=first_id + (idmap::COUNT - 1) });
+        let proxy = Arc::new(Proxy::new(owner, Arc::clone(&inner), Arc::clone(&state), limit, Hold::default()));
+        let control = Arc::new(Control {
+            state: Arc::clone(&state),
+            proxy: Arc::clone(&proxy),
+            pid: started.pid,
+            listener: handed.user.try_clone()?,
+            disk: started.disk,
+            root: 0,
+            connections: TaskTracker::new(),
+        });
+        let log = console::Log::new(handed.console, handed.older_console)?;
+        let (user, control_listener) = (AsyncFd::register(handed.user)?, AsyncFd::register(handed.control)?);
+        let upstreams = Arc::new(dns::Upstreams::new(dns, dns::host_file()));
+
+        let (first, events) = (Arc::clone(&control), state.listen());
+        control.connections.spawn(async move { first.connection(node, events).await });
+        state.tell(Event::Started { pid: started.pid });
+        tokio::spawn(Arc::clone(&proxy).serve(user));
+        tokio::spawn(Arc::clone(&control).serve(control_listener));
+        tokio::spawn(channel::follow(started.channel, Arc::clone(&state), inner));
+        tokio::spawn(dns::serve_udp(started.dns_udp, Arc::clone(&upstreams)));
+        tokio::spawn(dns::serve_tcp(started.dns_tcp, upstreams));
+        let console = tokio::spawn(console::record(started.console, log));
+        let reported = Arc::clone(&state);
+        tokio::spawn(async move { reported.report_engine().await });
+
+        let status = life::until_the_end(Init { pid: started.pid, pidfd: started.pidfd }, &state).await?;
+
+        proxy.connections.close();
+        let _ = timeout(DRAIN, proxy.connections.wait()).await;
+        let _ = timeout(FAREWELL, console).await;
+        if let Err(error) = write_record(handed.exit_record, &status, state.stopping()) {
+            tracing::error!(%error, "the exit record was not written");
+        }
+        state.tell(Event::Exited { status });
+        control.connections.close();
+        let _ = timeout(FAREWELL, control.connections.wait()).await;
+        Ok(())
+    }
+}
+
+fn write_record(mut file: File, status: &str, asked: bool) -> io::Result<()> {
+    let record = ExitRecord { status: status.to_owned(), asked, at: now_ms() };
+    file.write_all(&serde_json::to_vec(&record)?)?;
+    file.sync_all()
+}

@@ -7,7 +7,8 @@ use std::{
 };
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg,
+    sendmsg,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -43,7 +44,8 @@ pub(crate) fn receive<T: DeserializeOwned>(socket: impl AsFd, buffer: &mut [u8])
     if packet.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the message or its descriptors are too many for one packet"));
     }
-    Ok(Some((serde_json::from_slice(&buffer[..packet.bytes])?, descriptors)))
+    let message = serde_json::from_slice(&buffer[..packet.bytes]).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+    Ok(Some((message, descriptors)))
 }
 
 #[cfg(test)]

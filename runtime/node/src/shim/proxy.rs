@@ -15,6 +15,7 @@ use rustix::{
 use tokio::{
     io::unix::AsyncFd,
     sync::{OwnedSemaphorePermit, Semaphore},
+    task::consume_budget,
     time::sleep,
 };
 use tokio_util::task::TaskTracker;
@@ -88,6 +89,7 @@ impl Proxy {
     pub(crate) async fn serve(self: Arc<Self>, listener: Stream) {
         let mut stop = self.state.watch_stop();
         loop {
+            consume_budget().await;
             let accepted = tokio::select! {
                 biased;
                 _ = stop.wait_for(Option::is_some) => return,
@@ -105,7 +107,7 @@ impl Proxy {
     }
 
     async fn connection(self: Arc<Self>, client: OwnedFd) {
-        let Ok(client) = AsyncFd::new(client) else { return };
+        let Ok(client) = AsyncFd::register(client) else { return };
         let refusal = match self.admit(&client) {
             Err(answer) => answer,
             Ok(_place) => match self.reach().await {
@@ -123,11 +125,15 @@ impl Proxy {
     /// A place for the owner; the reason for everybody else.
     fn admit(&self, client: &Stream) -> Result<OwnedSemaphorePermit, Answer> {
         let owner = &self.owner.name;
-        let uid = (self.identify)(client.as_fd()).map_err(|e| Answer::new(403, format!("berth cannot tell who connects to this socket: {e}")))?;
+        let uid =
+            (self.identify)(client.as_fd()).map_err(|e| Answer::new(403, format!("berth cannot tell who connects to this socket: {e}")))?;
         if uid == self.owner.uid {
             return Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
                 let limit = self.limit;
-                Answer::new(429, format!("{owner} has {limit} connections to this Docker open already, which is the limit: close some, then try again"))
+                Answer::new(
+                    429,
+                    format!("{owner} has {limit} connections to this Docker open already, which is the limit: close some, then try again"),
+                )
             });
         }
         let hint = match uid {
@@ -163,7 +169,9 @@ impl Proxy {
                 Engine::Failed(reason) => (Duration::ZERO, format!("Docker does not run in this berth: {reason}")),
                 Engine::Ready => (self.hold.ready, "nothing listens at /run/docker.sock inside the berth any more".to_owned()),
                 Engine::Down(reason) => (self.hold.starting, format!("Docker in this berth is down: {reason}")),
-                Engine::Starting => (self.hold.starting, format!("Docker in this berth did not start within {} s", self.hold.starting.as_secs())),
+                Engine::Starting => {
+                    (self.hold.starting, format!("Docker in this berth did not start within {} s", self.hold.starting.as_secs()))
+                }
             };
             if began.elapsed() >= patience {
                 return Err(Answer::new(503, format!("{why}; see `berth logs`, or start afresh with `berth restart`")));

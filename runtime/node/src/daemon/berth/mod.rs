@@ -25,7 +25,7 @@ use berth_protocol::{BerthId, BerthStatus, Condition, Ensure, HostUser, State, U
 use berth_runtime::{cgroup::Group, disk, idmap};
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use owner::{Owner, spawn as spawn_owner};
+pub use owner::{Origin, READY_DEADLINE, spawn};
 
 use super::{host::Host, record::Record, refusal::Refusal};
 
@@ -64,7 +64,6 @@ pub struct Berth {
     pub index: u32,
     pub image: String,
     pub group: Group,
-    pub id_base: u32,
     disk: PathBuf,
     requests: mpsc::Sender<Request>,
     pub status: watch::Receiver<BerthStatus>,

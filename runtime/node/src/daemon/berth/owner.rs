@@ -15,14 +15,23 @@ use tokio::{
 
 use super::{Berth, Request, WAITING, resting, set_condition};
 use crate::{
-    daemon::{channel::Channel, host::Host, listener::Listener, node::Node, record::{Intent, Phase, Record}},
-    link::{FromShim, ToShim},
+    daemon::{
+        channel::Channel,
+        host::Host,
+        listener::Listener,
+        node::Node,
+        record::{Intent, Record},
+    },
+    link::FromShim,
 };
 
 /// How long an inner Docker may take to answer before that is a condition.
 pub const READY_DEADLINE: Duration = Duration::from_secs(60);
 
-pub struct Owner {
+/// Conditions that make a stopped berth a failed one.
+const FAILURES: [&str; 4] = ["StartFailed", "ShimDied", "SweepFailed", "SocketFailed"];
+
+pub(super) struct Owner {
     pub(super) node: Arc<Node>,
     pub(super) record: Record,
     pub(super) life: Life,
@@ -32,34 +41,47 @@ pub struct Owner {
     status: watch::Sender<BerthStatus>,
 }
 
+/// Where a record comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Just made up: nothing of it is on the host yet, and the first request creates it.
+    New,
+    /// Read from its file.
+    Found,
+}
+
 /// What holds in each state, and only there.
-pub enum Life {
-    /// Nothing runs; the socket is ours.
+pub(super) enum Life {
+    /// Nothing is made.
+    New,
+    /// Nothing runs; the socket is ours, and watched.
     Stopped { listener: Listener, watch: Option<AsyncFd<Arc<OwnedFd>>> },
-    /// Something is being made or ended, and nothing else is looked at meanwhile. The socket stays ours.
-    Busy { state: State },
+    /// Something is being made or ended, and nothing else is looked at meanwhile.
+    Busy(State),
     Running(Running),
     /// Partly taken away, or not yet looked at.
     Remains,
+    /// Nothing is left.
+    Gone,
 }
 
-pub struct Running {
-    pub channel: Channel,
-    pub listener: Listener,
-    pub pid: u32,
-    pub started_at: i64,
-    pub ready: bool,
+pub(super) struct Running {
+    pub(super) channel: Channel,
+    pub(super) listener: Listener,
+    pub(super) pid: u32,
+    pub(super) started_at: i64,
+    pub(super) ready: bool,
     /// When not being ready becomes a condition.
-    pub ready_by: Option<Instant>,
-    /// A trim is under way.
-    pub trimming: bool,
+    pub(super) ready_by: Option<Instant>,
+    /// Held by the trim that is under way; it is over when nobody else has it.
+    pub(super) trim: Arc<()>,
     /// How it ended, once the shim has said so.
-    pub exited: Option<String>,
+    pub(super) exited: Option<String>,
 }
 
 /// Keeps failing starts from following each other faster and faster.
 #[derive(Default)]
-pub struct BackOff {
+pub(super) struct BackOff {
     failures: u32,
     until: Option<Instant>,
     reason: String,
@@ -94,13 +116,12 @@ enum Happened {
     TrimDue,
 }
 
-/// Starts the owner of a berth that `record` tells of, and returns the handle to it. It settles what it finds before its first request.
-pub fn spawn(node: &Arc<Node>, record: Record) -> Arc<Berth> {
+/// Starts the owner of a berth and returns the handle to it. What it finds is settled before its first request is heard; the handle's
+/// status changes for the first time when that is done.
+pub fn spawn(node: &Arc<Node>, record: Record, origin: Origin) -> Arc<Berth> {
     let host = &node.host;
     let (sender, requests) = mpsc::channel(WAITING);
-    let mut first = resting(host, &record);
-    first.state = State::Starting;
-    let (status, watcher) = watch::channel(first);
+    let (status, watcher) = watch::channel(BerthStatus { state: State::Starting, ..resting(host, &record) });
     let berth = Arc::new(Berth {
         id: record.id,
         uid: record.uid,
@@ -111,27 +132,27 @@ pub fn spawn(node: &Arc<Node>, record: Record) -> Arc<Berth> {
         requests: sender,
         status: watcher,
     });
-    let owner = Owner {
-        node: Arc::clone(node),
-        record,
-        life: Life::Remains,
-        conditions: Vec::new(),
-        back_off: BackOff::default(),
-        requests,
-        status,
-    };
+    let life = if origin == Origin::New { Life::New } else { Life::Remains };
+    let back_off = BackOff::default();
+    let owner = Owner { node: Arc::clone(node), record, life, conditions: Vec::new(), back_off, requests, status };
     node.owners.spawn(owner.run());
     berth
 }
 
 impl Owner {
     async fn run(mut self) {
-        self.settle().await;
-        self.publish();
+        if matches!(self.life, Life::Remains) {
+            self.settle().await;
+            self.publish();
+            if self.record.intent == Intent::Running && matches!(self.life, Life::Stopped { .. }) {
+                let _ = self.start().await;
+                self.publish();
+            }
+        }
         let mut trim = interval(Duration::from_secs(self.node.host.config.disk.trim_interval_seconds));
         trim.set_missed_tick_behavior(MissedTickBehavior::Delay);
         trim.reset();
-        while !self.finished() {
+        while !matches!(self.life, Life::Gone) {
             let happened = {
                 let Self { life, requests, node, .. } = &mut self;
                 tokio::select! {
@@ -145,11 +166,10 @@ impl Owner {
                 }
             };
             match happened {
-                Happened::Stop => return,
-                Happened::Request(None) => return,
+                Happened::Stop | Happened::Request(None) => return,
                 Happened::Request(Some(request)) => self.handle(request).await,
                 Happened::Connection => self.woken().await,
-                Happened::Shim(Ok(Some(message))) => self.told(message).await,
+                Happened::Shim(Ok(Some(message))) => self.told(message),
                 Happened::Shim(Ok(None)) => self.ended(None).await,
                 Happened::Shim(Err(error)) => self.ended(Some(error)).await,
                 Happened::NotReadyInTime => self.not_ready_in_time(),
@@ -160,17 +180,107 @@ impl Owner {
         self.node.forget(&self.record.user, self.record.id);
     }
 
-    /// True once nothing is left of the berth.
-    fn finished(&self) -> bool {
-        matches!(self.life, Life::Remains) && self.status.borrow().id_base == u32::MAX
-    }
-
     /// Runs blocking work on the host.
     pub(super) async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Host) -> T + Send + 'static) -> T {
         let node = Arc::clone(&self.node);
         match tokio::task::spawn_blocking(move || work(&node.host)).await {
             Ok(done) => done,
-            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
+    }
+
+    /// Tells everybody who watches, when something changed.
+    pub(super) fn publish(&self) {
+        let status = self.status_now();
+        let mut first = false;
+        self.status.send_if_modified(|shown| {
+            first = *shown != status;
+            shown.clone_from(&status);
+            true
+        });
+        if first && !matches!(self.life, Life::Gone) {
+            self.node.tell(status);
+        }
+    }
+
+    pub(super) fn status_now(&self) -> BerthStatus {
+        let mut status = resting(&self.node.host, &self.record);
+        status.conditions.clone_from(&self.conditions);
+        if self.record.limits.disk_bytes != self.record.disk_bytes {
+            let message = format!("the disk has {} bytes; {} take effect at a later start", self.record.disk_bytes, self.record.limits.disk_bytes);
+            set_condition(&mut status.conditions, "PendingRestart", message);
+        }
+        status.state = match &self.life {
+            Life::New => State::Starting,
+            Life::Busy(state) => *state,
+            Life::Running(_) => State::Running,
+            Life::Remains | Life::Gone => State::Failed,
+            Life::Stopped { .. } if self.record.intent == Intent::Suspended => State::Suspended,
+            Life::Stopped { .. } if self.conditions.iter().any(|c| FAILURES.contains(&c.kind.as_str())) => State::Failed,
+            Life::Stopped { .. } => State::Stopped,
+        };
+        if let Life::Running(running) = &self.life {
+            status.docker_ready = running.ready;
+            status.pid = Some(running.pid);
+            status.started_at = Some(running.started_at);
+        }
+        status
+    }
+
+    pub(super) fn condition(&mut self, kind: &str, message: impl Into<String>) {
+        let message = message.into();
+        tracing::warn!(user = self.record.user, condition = kind, message, "condition");
+        set_condition(&mut self.conditions, kind, message);
+    }
+
+    pub(super) fn clear(&mut self, kind: &str) {
+        self.conditions.retain(|c| c.kind != kind);
+    }
+}
+
+/// The next message of the shim, where there is one.
+async fn shim_message(life: &Life) -> std::io::Result<Option<FromShim>> {
+    match life {
+        Life::Running(running) => Ok(running.channel.receive().await?.map(|(message, _)| message)),
+        _ => std::future::pending().await,
+    }
+}
+
+/// Returns when a connection waits at the socket of a stopped berth.
+async fn connection(life: &Life) {
+    let Life::Stopped { watch: Some(watch), .. } = life else { return std::future::pending().await };
+    loop {
+        let Ok(mut ready) = watch.readable().await else { return std::future::pending().await };
+        let mut poll = [rustix::event::PollFd::new(watch.get_ref(), rustix::event::PollFlags::IN)];
+        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        if rustix::event::poll(&mut poll, Some(&now)).is_ok_and(|n| n > 0) {
+            return;
+        }
+        ready.clear_ready();
+    }
+}
+
+async fn ready_deadline(life: &Life) {
+    match life {
+        Life::Running(Running { ready: false, ready_by: Some(by), .. }) => sleep_until((*by).into()).await,
+        _ => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failing_starts_wait_longer_each_time_and_say_why() {
+        let mut back_off = BackOff::default();
+        assert_eq!(back_off.holds(), None);
+        for _ in 0..9 {
+            back_off.failed("no image");
+        }
+        let told = back_off.holds().unwrap();
+        assert!(told.starts_with("no image; the next attempt is possible in 64 s"), "{told}");
+        back_off.reset();
+        assert_eq!(back_off.holds(), None);
     }
 }

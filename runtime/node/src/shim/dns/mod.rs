@@ -20,6 +20,7 @@ use tokio::{
     io::unix::AsyncFd,
     net::{TcpListener, TcpStream, UdpSocket},
     sync::Semaphore,
+    task::consume_budget,
     time::{sleep, timeout},
 };
 
@@ -55,6 +56,8 @@ pub(crate) async fn serve_udp(socket: StdUdpSocket, upstreams: Arc<Upstreams>) {
     };
     let places = Arc::new(Semaphore::new(MOST_QUERIES));
     loop {
+        // A flood must not keep the other tasks from their turn.
+        consume_budget().await;
         let (query, client) = match receive(&socket).await {
             Ok(received) => received,
             // An ICMP error of an earlier answer, or a passing shortage.
@@ -172,7 +175,7 @@ async fn pass(client: TcpStream, upstreams: &Upstreams) -> io::Result<()> {
 }
 
 fn stream(socket: TcpStream) -> io::Result<Stream> {
-    AsyncFd::new(OwnedFd::from(socket.into_std()?))
+    AsyncFd::register(OwnedFd::from(socket.into_std()?))
 }
 
 #[cfg(test)]

@@ -1,0 +1,232 @@
+//! What the owner does when asked.
+
+use std::{mem, time::Duration};
+
+use axum::http::StatusCode;
+use berth_protocol::{Ensure, HostUser, Limits, State, Wanted};
+use berth_runtime::{Error, disk};
+
+use super::{
+    Request, Unmet,
+    owner::{Life, Owner},
+};
+use crate::daemon::{
+    host::{Remains, group_limits},
+    listener::Listener,
+    record::{Intent, Phase, Record},
+    refusal::Refusal,
+};
+
+/// What a berth may take to stop before it is killed; the inner Docker gives each container 10 s.
+const STOP_DEADLINE: Duration = Duration::from_secs(25);
+/// The same before a delete.
+const DELETE_DEADLINE: Duration = Duration::from_secs(10);
+
+impl Owner {
+    pub(super) async fn handle(&mut self, request: Request) {
+        let (answer, reply) = match request {
+            Request::Ensure { ensure, account, reply } => (self.ensure(&ensure, &account).await, reply),
+            Request::Stop { reply } => (self.stop(STOP_DEADLINE).await, reply),
+            Request::Delete { reply } => (self.delete().await, reply),
+        };
+        self.publish();
+        // Whoever asked may have gone meanwhile.
+        let _ = reply.send(answer.map(|()| self.status_now()));
+    }
+
+    async fn ensure(&mut self, ensure: &Ensure, account: &HostUser) -> Result<(), Unmet> {
+        match self.life {
+            Life::New => self.create().await?,
+            Life::Remains => {
+                self.take_away().await?;
+                return Err(Unmet::Gone);
+            }
+            _ => self.same_berth(ensure, account)?,
+        }
+        self.change(ensure, account).await?;
+        match ensure.wanted {
+            Wanted::Present => {}
+            Wanted::Stopped => self.stop(STOP_DEADLINE).await?,
+            Wanted::Running => {
+                self.back_off.reset();
+                self.start().await.map_err(|reason| {
+                    let detail = format!("the berth of {} did not start: {reason}", self.record.user);
+                    let hint = format!("berth logs {0}; berth doctor; then: berth start {0}", self.record.user);
+                    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "start_failed", detail).hint(hint)
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn create(&mut self) -> Result<(), Unmet> {
+        let mut record = self.record.clone();
+        let (record, made) = self
+            .blocking(move |host| {
+                let made = host.create(&mut record);
+                (record, made)
+            })
+            .await;
+        self.record = record;
+        match made {
+            Ok(listener) => {
+                self.rest(listener);
+                Ok(())
+            }
+            Err(error) => {
+                let refusal = Refusal::failed("create_failed", format!("cannot create the berth of {}", self.record.user), &error);
+                if let Error::Undone { leftovers, .. } = &error {
+                    self.condition("UndoFailed", format!("a failed create left: {}; asking again goes on", leftovers.join(", ")));
+                    self.life = Life::Remains;
+                } else {
+                    self.life = Life::Gone;
+                }
+                Err(refusal.into())
+            }
+        }
+    }
+
+    /// Refuses what would be another berth, or another account under the same name.
+    fn same_berth(&self, ensure: &Ensure, account: &HostUser) -> Result<(), Refusal> {
+        let Record { id, user, uid, image, .. } = &self.record;
+        if ensure.id != *id {
+            return Err(Refusal::conflict("berth_exists", format!("{user} has a berth already, {id}")).hint(format!("berth show {user}")));
+        }
+        if account.uid != *uid {
+            let detail = format!("the berth of {user} belongs to uid {uid}, and {user} has uid {} now", account.uid);
+            return Err(Refusal::conflict("uid_changed", detail).hint(format!("give the uid back, or: berth delete {user}")));
+        }
+        if ensure.image != *image {
+            let detail = format!("the berth of {user} stands on image {image}, not on {}", ensure.image);
+            return Err(Refusal::conflict("image_fixed", detail).hint(format!("berth delete {user}, then berth assign {user} --image …")));
+        }
+        Ok(())
+    }
+
+    /// Takes over what may differ from the last time; a running berth feels it at once.
+    async fn change(&mut self, ensure: &Ensure, account: &HostUser) -> Result<(), Refusal> {
+        let mut record = self.record.clone();
+        record.limits = ensure.limits;
+        record.allow_system = ensure.allow_system;
+        record.gid = account.gid;
+        record.home = account.home.clone().into();
+        if record == self.record {
+            return Ok(());
+        }
+        let (old, new) = (self.record.limits, record.limits);
+        self.disk_change(&old, &new).await?;
+        let running = matches!(self.life, Life::Running(_));
+        let saved = record.clone();
+        let changed = self.blocking(move |host| {
+            let group = host.group(saved.id);
+            if running && old != new {
+                group.apply(&group_limits(&new)).inspect_err(|_| drop(group.apply(&group_limits(&old))))?;
+            }
+            host.records.save(&saved).inspect_err(|_| drop(running.then(|| group.apply(&group_limits(&old)))))
+        });
+        changed.await.map_err(|e| Refusal::failed("limits_refused", format!("the limits of {} stay as they were", record.user), &e))?;
+        self.record = record;
+        Ok(())
+    }
+
+    async fn disk_change(&self, old: &Limits, new: &Limits) -> Result<(), Refusal> {
+        if new.disk_bytes >= old.disk_bytes {
+            return Ok(());
+        }
+        let id = self.record.id;
+        let used = self.blocking(move |host| disk::occupied(&host.layout.disk(id))).await;
+        let used = used.map_err(|e| Refusal::failed("limits_refused", "the use of the disk cannot be read", &e))?;
+        if new.disk_bytes < used {
+            let detail = format!("{} uses {used} bytes of its disk, more than the {} wanted", self.record.user, new.disk_bytes);
+            return Err(Refusal::conflict("disk_below_use", detail).hint("delete or prune inside the berth first"));
+        }
+        Ok(())
+    }
+
+    async fn delete(&mut self) -> Result<(), Unmet> {
+        if matches!(self.life, Life::New) {
+            self.life = Life::Gone;
+        }
+        if matches!(self.life, Life::Gone) {
+            return Err(Unmet::Gone);
+        }
+        if self.record.phase == Phase::Present {
+            let mut record = self.record.clone();
+            record.phase = Phase::Deleting;
+            let saved = record.clone();
+            let what = format!("cannot delete the berth of {}", record.user);
+            self.blocking(move |host| host.records.save(&saved)).await.map_err(|e| Refusal::failed("delete_failed", what, &e))?;
+            self.record = record;
+        }
+        if matches!(self.life, Life::Running(_)) {
+            // Whatever does not end in order is killed by the sweep that follows.
+            if let Err(error) = self.stop_running(DELETE_DEADLINE).await {
+                tracing::warn!(user = self.record.user, error = %error, "stop before delete");
+            }
+        }
+        self.take_away().await?;
+        Err(Unmet::Gone)
+    }
+
+    /// Removes everything; what is left of the berth then is nothing, or [`Life::Remains`] with the reason.
+    pub(super) async fn take_away(&mut self) -> Result<(), Refusal> {
+        if let Life::Stopped { listener, .. } = mem::replace(&mut self.life, Life::Busy(State::Stopping)) {
+            self.turn_away(&listener);
+        }
+        self.publish();
+        let remains = Remains::of(&self.record);
+        match self.blocking(move |host| host.dismantle(&remains)).await {
+            Ok(()) => {
+                self.life = Life::Gone;
+                Ok(())
+            }
+            Err(error) => {
+                let refusal = Refusal::failed("delete_failed", format!("the berth of {} is not wholly removed", self.record.user), &error)
+                    .hint(format!("ask again, it goes on where it stopped: berth delete {}", self.record.user));
+                self.condition("DeleteFailed", refusal.problem.detail.clone());
+                self.life = Life::Remains;
+                Err(refusal)
+            }
+        }
+    }
+
+    fn turn_away(&self, listener: &Listener) {
+        listener.refuse_waiting(&format!("the berth of {} was deleted: ask your administrator for a new one", self.record.user));
+    }
+
+    /// Stops a running berth in order; a stopped one stays as it is. The next connection wakes it.
+    async fn stop(&mut self, deadline: Duration) -> Result<(), Unmet> {
+        match self.life {
+            Life::New | Life::Gone => {
+                self.life = Life::Gone;
+                return Err(Unmet::Gone);
+            }
+            Life::Remains => {
+                let detail = format!("the berth of {} is partly deleted", self.record.user);
+                return Err(Refusal::conflict("berth_deleting", detail).hint(format!("berth delete {}", self.record.user)).into());
+            }
+            _ => {}
+        }
+        self.intend(Intent::Stopped).await?;
+        for kind in ["StartFailed", "ShimDied", "Exited", "DockerNotReady"] {
+            self.clear(kind);
+        }
+        if matches!(self.life, Life::Running(_)) {
+            self.stop_running(deadline).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes down what is to become of the berth when the node starts.
+    pub(super) async fn intend(&mut self, intent: Intent) -> Result<(), Refusal> {
+        if self.record.intent == intent {
+            return Ok(());
+        }
+        let record = Record { intent, ..self.record.clone() };
+        let saved = record.clone();
+        let what = format!("cannot write the record of {}", record.user);
+        self.blocking(move |host| host.records.save(&saved)).await.map_err(|e| Refusal::failed("record_not_written", what, &e))?;
+        self.record = record;
+        Ok(())
+    }
+}

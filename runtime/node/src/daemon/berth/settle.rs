@@ -1,0 +1,105 @@
+//! What the owner does first with a record that was there when the daemon started: find its running shim and take it up again, or
+//! finish what a killed daemon had begun, or make the berth ready to be woken.
+
+use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
+
+use berth_runtime::error::chain;
+use tokio::time::{Instant as Deadline, sleep, timeout_at};
+
+use super::owner::{Life, Owner, READY_DEADLINE, Running};
+use crate::{
+    daemon::{channel::Channel, host::now_ms, listener::Listener, record::Phase},
+    link::{Event, FromShim, OLDEST, Status, ToShim},
+};
+
+/// A shim that has not answered by then hangs. It may still be starting its berth.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+
+impl Owner {
+    pub(super) async fn settle(&mut self) {
+        match self.record.phase {
+            Phase::Creating | Phase::Deleting => {
+                tracing::info!(user = self.record.user, phase = ?self.record.phase, "finishing what was begun");
+                // What stays is a condition.
+                let _ = self.take_away().await;
+            }
+            Phase::Present => match self.adopt().await {
+                Ok(running) => {
+                    tracing::info!(user = self.record.user, pid = running.pid, "taken up again");
+                    self.life = Life::Running(running);
+                }
+                Err(why) => {
+                    tracing::debug!(user = self.record.user, why, "does not run");
+                    self.sweep().await;
+                    self.wait_for_connections().await;
+                }
+            },
+        }
+    }
+
+    async fn wait_for_connections(&mut self) {
+        let record = self.record.clone();
+        match self.blocking(move |host| Listener::bind(&host.layout, &record)).await {
+            Ok(listener) => self.rest(listener),
+            Err(error) => self.condition("SocketFailed", format!("no socket for the user: {}; restart the node once that is cured", chain(&error))),
+        }
+    }
+
+    /// Connects to the shim of the last daemon, and takes back what that held.
+    async fn adopt(&mut self) -> Result<Running, String> {
+        let channel = connect(&self.node.host.layout.control_socket(self.record.id)).await?;
+        let end = Deadline::now() + ANSWER_DEADLINE;
+        let mut exited = None;
+        let (status, _) = answer(&channel, &ToShim::Status, end, &mut exited).await?;
+        let FromShim::Status(Status { version, pid, ready, reason, started_at, .. }) = status else {
+            return Err(format!("its shim answered {status:?}"));
+        };
+        if version < OLDEST {
+            return Err(format!("its shim speaks version {version}, the oldest understood is {OLDEST}"));
+        }
+        let pid = pid.ok_or("its shim has no container")?;
+        let (_, descriptors) = answer(&channel, &ToShim::Listener, end, &mut exited).await?;
+        let socket: OwnedFd = descriptors.into_iter().next().ok_or("its shim has no listener")?;
+        if let Some(reason) = reason {
+            self.condition("DockerNotReady", reason);
+        }
+        let elapsed = Duration::from_millis(u64::try_from(now_ms() - started_at).unwrap_or(0));
+        let ready_by = (!ready).then(|| std::time::Instant::now() + READY_DEADLINE.saturating_sub(elapsed));
+        Ok(Running { channel, listener: Listener::adopt(socket), pid, started_at, ready, ready_by, trim: Arc::default(), exited })
+    }
+}
+
+/// A full queue of the control socket is no sign of death.
+async fn connect(path: &std::path::Path) -> Result<Channel, String> {
+    let mut tries = 0;
+    loop {
+        match Channel::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && tries < 50 => {
+                tries += 1;
+                sleep(Duration::from_millis(100)).await;
+            }
+            connected => return connected.map_err(|e| format!("{}: {e}", path.display())),
+        }
+    }
+}
+
+async fn answer(
+    channel: &Channel,
+    request: &ToShim,
+    end: Deadline,
+    exited: &mut Option<String>,
+) -> Result<(FromShim, Vec<OwnedFd>), String> {
+    let exchange = async {
+        channel.send(request, &[]).await.map_err(|e| e.to_string())?;
+        loop {
+            match channel.receive().await.map_err(|e| e.to_string())? {
+                None => return Err("its shim is gone".to_owned()),
+                Some((FromShim::Event(Event::Exited { status } | Event::Failed { error: status }), _)) => *exited = Some(status),
+                Some((FromShim::Event(_), _)) => {}
+                Some((FromShim::Refused { detail }, _)) => return Err(detail),
+                Some(answer) => return Ok(answer),
+            }
+        }
+    };
+    timeout_at(end, exchange).await.map_err(|_| format!("its shim did not answer within {} s", ANSWER_DEADLINE.as_secs()))?
+}

@@ -1,0 +1,149 @@
+//! A new shim: what it is given, and how it is executed.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::{OpenOptionsExt, PermissionsExt},
+    },
+    path::Path,
+    process::Stdio,
+};
+
+use berth_protocol::BerthId;
+use berth_runtime::{
+    Error,
+    container::Bundle,
+    error::{Result, Step},
+    fault, net, spec,
+};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use tokio::process::{Child, Command};
+
+use crate::{
+    daemon::{
+        apparmor,
+        channel::Channel,
+        host::{Host, group_limits},
+        listener::{Listener, gone, make_dir},
+        record::Record,
+    },
+    link::{Owner, Start, ToShim, VERSION},
+};
+
+/// Connections that one user may hold open at once.
+const MAX_CONNECTIONS: u32 = 1024;
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Orders and descriptors for one shim.
+pub(super) struct Prepared {
+    start: Start,
+    control: OwnedFd,
+    console: File,
+    older: File,
+    exit: File,
+}
+
+/// Makes what lies on the host for one run; what a former run left there is removed first.
+pub(super) fn prepare(host: &Host, record: &Record) -> Result<Prepared> {
+    host.sweep(record.id, &record.link)?;
+    let bundle = bundle(host, record)?;
+    let layout = &host.layout;
+    fault::point("make shim directory")?;
+    make_dir(&layout.shim_dir(record.id), 0o700)?;
+    make_dir(&layout.log_dir(record.id), 0o700)?;
+    fault::point("bind control socket")?;
+    let control = control_listener(&layout.control_socket(record.id))?;
+    fault::point("open logs")?;
+    let exit = layout.exit_record(record.id);
+    gone(fs::remove_file(&exit)).step("remove", exit.display())?;
+    let start = Start {
+        version: VERSION,
+        bundle,
+        owner: Owner { name: record.user.clone(), uid: record.uid, gid: record.gid },
+        dns: host.config.network.dns.clone(),
+        max_connections: MAX_CONNECTIONS,
+    };
+    Ok(Prepared {
+        start,
+        control,
+        console: open(&layout.console(record.id))?,
+        older: open(&layout.older_console(record.id))?,
+        exit: open(&exit)?,
+    })
+}
+
+fn bundle(host: &Host, record: &Record) -> Result<Bundle> {
+    let image = host.images.open_image(&record.image)?;
+    let spec = spec::berth(&spec::Berth {
+        rootfs: image.rootfs,
+        user: record.user.clone(),
+        uid: record.uid,
+        entry: image.entry,
+        env: image.env,
+        docker_pools: net::docker_pools(&host.table.pool)?,
+    })?;
+    Ok(Bundle {
+        id: record.id.to_string(),
+        spec,
+        id_base: record.id_base,
+        disk: host.layout.disk(record.id),
+        cgroup: host.group(record.id),
+        limits: group_limits(&record.limits),
+        net: net::Link { name: record.link.clone(), address: record.address },
+        files: vec![("/etc/resolv.conf".into(), spec::resolv_conf())],
+        init: host.layout.init_program(),
+        apparmor: apparmor::profile(&host.config),
+    })
+}
+
+/// Bound under another name and renamed, so that a name that is there always answers.
+fn control_listener(path: &Path) -> Result<OwnedFd> {
+    let temporary = path.with_extension("new");
+    gone(fs::remove_file(&temporary)).step("remove", temporary.display())?;
+    let bound = || -> io::Result<OwnedFd> {
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+        rustix::net::bind(&socket, &SocketAddrUnix::new(&temporary)?)?;
+        fs::set_permissions(&temporary, fs::Permissions::from_mode(0o600))?;
+        rustix::net::listen(&socket, 16)?;
+        fs::rename(&temporary, path)?;
+        Ok(socket)
+    };
+    bound().step("bind", path.display())
+}
+
+fn open(file: &Path) -> Result<File> {
+    OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(file).step("open", file.display())
+}
+
+/// Executes the shim. `theirs` becomes its standard input; what it prints goes to the console log.
+pub(super) fn shim(host: &Host, id: BerthId, prepared: &Prepared, theirs: OwnedFd) -> std::result::Result<Child, String> {
+    let program = host.layout.shim_program();
+    let told = |e: Error| berth_runtime::error::chain(&e);
+    fault::point("execute shim").map_err(told)?;
+    let mut command = match host.systemd {
+        // systemd makes the group and leaves it to us; systemd-run then becomes the shim.
+        true => {
+            let mut command = Command::new("systemd-run");
+            command.args(["--scope", "--quiet", "--collect", "--unit", &format!("berth-{id}"), "--slice", &host.slice()]);
+            command.args(["-p", "Delegate=yes", "-p", "KillMode=mixed", "-p", "TimeoutStopSec=40", "--"]).arg(&program);
+            command
+        }
+        false => Command::new(&program),
+    };
+    command.env_clear().env("PATH", PATH);
+    if let Some(file) = std::env::var_os(fault::VARIABLE) {
+        command.env(fault::VARIABLE, file);
+    }
+    let log = || prepared.console.try_clone().map(Stdio::from).map_err(|e| format!("the console log: {e}"));
+    command.stdin(Stdio::from(theirs)).stdout(log()?).stderr(log()?).current_dir("/");
+    command.spawn().map_err(|e| format!("cannot execute {}: {e}", program.display()))
+}
+
+/// Gives the shim its orders, once.
+pub(super) async fn send(channel: &Channel, listener: &Listener, prepared: Prepared) -> io::Result<()> {
+    let Prepared { start, control, console, older, exit } = prepared;
+    let descriptors = [listener.as_fd(), control.as_fd(), console.as_fd(), older.as_fd(), exit.as_fd()];
+    channel.send(&ToShim::Start(Box::new(start)), &descriptors).await
+}
