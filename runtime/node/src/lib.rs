@@ -2,5 +2,6 @@
 #![forbid(unsafe_code)]
 
 pub mod daemon;
+mod descriptor;
 pub mod link;
 pub mod shim;

@@ -4,7 +4,6 @@ use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use tokio::{
-    io::unix::AsyncFd,
     task::consume_budget,
     time::{sleep, timeout},
 };
@@ -15,6 +14,7 @@ use super::{
     scratch,
     state::{Engine, State},
 };
+use crate::descriptor::watch_socket;
 
 /// Longest line in bytes; the rest of a longer one is dropped.
 const MOST_LINE: usize = 512;
@@ -23,7 +23,7 @@ const PING: Duration = Duration::from_secs(5);
 
 /// Follows the channel until its end, then, if the image's own init has taken over, asks instead of listening.
 pub(crate) async fn follow(channel: OwnedFd, state: Arc<State>, inner: Arc<Inner>) {
-    if let Ok(channel) = AsyncFd::register(channel)
+    if let Ok(channel) = watch_socket(channel)
         && let Err(error) = listen(&channel, &state).await
     {
         tracing::warn!(%error, "the channel from PID 1 broke");

@@ -7,9 +7,10 @@ use std::{
     os::{fd::OwnedFd, unix::fs::FileExt},
 };
 
-use tokio::{io::unix::AsyncFd, task::consume_budget};
+use tokio::{io::Interest, task::consume_budget};
 
 use super::scratch;
+use crate::descriptor::watch;
 
 /// Size of the current file in bytes at which it becomes the older one.
 const MOST: u64 = 2 * 1024 * 1024;
@@ -59,7 +60,7 @@ impl Log {
 
 /// Reads the console until PID 1 and all its heirs have closed it.
 pub(crate) async fn record(console: OwnedFd, mut log: Log) {
-    let Ok(console) = AsyncFd::register(console) else { return };
+    let Ok(console) = watch(console, Interest::READABLE) else { return };
     loop {
         let Ok(mut ready) = console.readable().await else { return };
         let read = ready.try_io(|console| {

@@ -10,7 +10,6 @@ use std::{
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rustix::net::{SocketFlags, accept_with};
 use tokio::{
-    io::unix::AsyncFd,
     sync::{Semaphore, broadcast},
     time::{sleep, timeout},
 };
@@ -23,6 +22,7 @@ use super::{
     scratch,
     state::{Engine, State},
 };
+use crate::descriptor::watch_socket;
 use crate::link::{Event, FromShim, Status, ToShim, VERSION};
 
 /// Connections at once; more are closed.
@@ -74,7 +74,7 @@ impl Control {
 
     /// Talks to one node until it goes, misbehaves, or the last event is told. Its end is no reason for anything.
     pub(crate) async fn connection(&self, node: OwnedFd, mut events: broadcast::Receiver<Event>) {
-        let Ok(node) = AsyncFd::register(node) else { return };
+        let Ok(node) = watch_socket(node) else { return };
         loop {
             let done = tokio::select! {
                 biased;

@@ -13,9 +13,10 @@ use rustix::{
     io::Errno,
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with},
 };
-use tokio::{io::unix::AsyncFd, time::sleep};
+use tokio::time::sleep;
 
 use super::copy::Stream;
+use crate::descriptor::watch_socket;
 
 /// Relative to the berth's root.
 const SOCKET: &str = "run/docker.sock";
@@ -59,7 +60,7 @@ impl Inner {
         if !self.ids.contains(&peer.uid()) {
             return Err(Unreachable::Outside);
         }
-        AsyncFd::register(socket).map_err(failed("wait for"))
+        watch_socket(socket).map_err(failed("wait for"))
     }
 
     async fn dial(&self) -> Result<OwnedFd, Unreachable> {

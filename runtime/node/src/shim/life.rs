@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use super::state::State;
+use crate::descriptor::watch;
 
 /// How long a berth may take to end when the host goes down.
 const HOST_SHUTDOWN: Duration = Duration::from_secs(30);
@@ -33,7 +34,7 @@ pub(crate) struct Init {
 /// Waits until PID 1 has ended, for whatever reason, and reaps it; says how it ended.
 pub(crate) async fn until_the_end(init: Init, state: &State) -> std::io::Result<String> {
     let pid = init.pid;
-    let pidfd = AsyncFd::register_with_interest(init.pidfd, Interest::READABLE)?;
+    let pidfd = watch(init.pidfd, Interest::READABLE)?;
     let mut terminate = unix::signal(SignalKind::terminate())?;
     let mut children = unix::signal(SignalKind::child())?;
     // Taken over once, these no longer end the process.

@@ -45,7 +45,7 @@ use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit},
     stdio::{dup2_stdin, dup2_stdout},
 };
-use tokio::{io::unix::AsyncFd, runtime, time::timeout};
+use tokio::{runtime, time::timeout};
 use tokio_util::task::TaskTracker;
 
 use self::{
@@ -55,6 +55,7 @@ use self::{
     proxy::{Hold, Proxy},
     state::{State, now_ms},
 };
+use crate::descriptor::watch_socket;
 use crate::link::{Event, ExitRecord, FromShim, MAX_MESSAGE, Owner, Start, ToShim, VERSION};
 
 /// How long clients may take to fetch what was answered before the berth ended.
@@ -186,7 +187,7 @@ impl Berth {
             connections: TaskTracker::new(),
         });
         let log = console::Log::new(handed.console, handed.older_console)?;
-        let (user, control_listener) = (AsyncFd::register(handed.user)?, AsyncFd::register(handed.control)?);
+        let (user, control_listener) = (watch_socket(handed.user)?, watch_socket(handed.control)?);
         let upstreams = Arc::new(dns::Upstreams::new(dns, dns::host_file()));
 
         let (first, events) = (Arc::clone(&control), state.listen());

@@ -13,7 +13,6 @@ use rustix::{
     net::{SocketFlags, accept_with},
 };
 use tokio::{
-    io::unix::AsyncFd,
     sync::{OwnedSemaphorePermit, Semaphore},
     task::consume_budget,
     time::sleep,
@@ -27,7 +26,7 @@ use super::{
     pipe::Pool,
     state::{Engine, State},
 };
-use crate::link::Owner;
+use crate::{descriptor::watch_socket, link::Owner};
 
 /// Refused clients that are answered with patience at once; more are answered without reading their request.
 const PATIENT_ANSWERS: usize = 64;
@@ -107,7 +106,7 @@ impl Proxy {
     }
 
     async fn connection(self: Arc<Self>, client: OwnedFd) {
-        let Ok(client) = AsyncFd::register(client) else { return };
+        let Ok(client) = watch_socket(client) else { return };
         let refusal = match self.admit(&client) {
             Err(answer) => answer,
             Ok(_place) => match self.reach().await {

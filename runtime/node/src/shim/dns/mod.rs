@@ -17,7 +17,6 @@ use std::{
 };
 
 use tokio::{
-    io::unix::AsyncFd,
     net::{TcpListener, TcpStream, UdpSocket},
     sync::Semaphore,
     task::consume_budget,
@@ -31,6 +30,7 @@ use super::{
     pipe::Pool,
     scratch,
 };
+use crate::descriptor::watch_socket;
 
 /// Queries under way at once; more are answered SERVFAIL.
 const MOST_QUERIES: usize = 256;
@@ -175,7 +175,7 @@ async fn pass(client: TcpStream, upstreams: &Upstreams) -> io::Result<()> {
 }
 
 fn stream(socket: TcpStream) -> io::Result<Stream> {
-    AsyncFd::register(OwnedFd::from(socket.into_std()?))
+    watch_socket(OwnedFd::from(socket.into_std()?))
 }
 
 #[cfg(test)]

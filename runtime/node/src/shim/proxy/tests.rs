@@ -34,7 +34,7 @@ impl Rig {
         let listener = std::os::unix::net::UnixListener::bind(dir.path().join("user.sock")).unwrap();
         listener.set_nonblocking(true).unwrap();
         let proxy = Arc::new(proxy);
-        let serving = tokio::spawn(Arc::clone(&proxy).serve(AsyncFd::register(listener.into()).unwrap()));
+        let serving = tokio::spawn(Arc::clone(&proxy).serve(watch_socket(listener.into()).unwrap()));
         Self { dir, state, proxy, serving }
     }
 
