@@ -31,7 +31,7 @@ pub enum BerthState {
     Failed,
 }
 
-/// What was last asked for: `present` leaves the state as it is (a new berth starts on its first connection).
+/// What is asked for and not yet reached; `present` leaves the state as it is (a stopped berth starts on its next connection).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WantedState {

@@ -1,0 +1,304 @@
+//! Client of the API over its unix socket. One connection per request: connecting costs microseconds, and an idle client holds nothing.
+
+mod exec;
+mod transport;
+
+use std::{fmt::Write, io, path::PathBuf, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{Method, StatusCode, body::Frame};
+use serde::{Serialize, de::DeserializeOwned};
+use uuid::Uuid;
+
+pub use exec::{Exec, ExecError, ExecFrame, ExecReader, ExecWriter};
+
+use crate::{
+    Accepted, AuditList, Berth, BerthChange, BerthList, BuildImage, DefaultImage, Doctor, ExecBerth, Image, ImageList, NewBerth, NewProfile,
+    Node, Operation, OperationList, PREFIX, Problem, Profile, ProfileChange, ProfileList, User,
+};
+
+/// A request body: JSON or a stream of bytes.
+pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+/// How long a request without a body stream may take.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Largest answer that is not a stream.
+pub(crate) const MAX_ANSWER: usize = 64 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot reach the Berth service at {}", socket.display())]
+    Connect { socket: PathBuf, source: io::Error },
+    #[error("the connection to the Berth service broke")]
+    Connection(#[source] hyper::Error),
+    #[error("no answer to {method} {path} within {} s", TIMEOUT.as_secs())]
+    Timeout { method: Method, path: String },
+    #[error("answer to {method} {path} is not understood")]
+    Decode { method: Method, path: String, source: serde_json::Error },
+    #[error("{what} is not a valid request")]
+    Request { what: String, source: hyper::http::Error },
+    #[error("the service did not take over the connection for exec")]
+    NoUpgrade,
+    /// The service refused; the problem says why.
+    #[error(transparent)]
+    Problem(#[from] Problem),
+}
+
+/// Client of one API socket.
+#[derive(Clone, Debug)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self { socket: socket.into() }
+    }
+
+    pub async fn berths(&self, cursor: Option<&str>) -> Result<BerthList, Error> {
+        self.get(&page("/berths", cursor)).await
+    }
+
+    /// All berths that the caller may see, page by page.
+    pub async fn all_berths(&self) -> Result<Vec<Berth>, Error> {
+        let (mut all, mut cursor) = (Vec::new(), None);
+        loop {
+            let page = self.berths(cursor.as_deref()).await?;
+            all.extend(page.items);
+            match page.next {
+                Some(next) => cursor = Some(next),
+                None => return Ok(all),
+            }
+        }
+    }
+
+    pub async fn berth(&self, user: &str) -> Result<Berth, Error> {
+        self.get(&format!("/berths/{}", segment(user))).await
+    }
+
+    pub async fn assign(&self, berth: &NewBerth) -> Result<Accepted, Error> {
+        self.send(Method::POST, "/berths", berth).await
+    }
+
+    pub async fn change(&self, user: &str, change: &BerthChange) -> Result<Accepted, Error> {
+        self.send(Method::PATCH, &format!("/berths/{}", segment(user)), change).await
+    }
+
+    pub async fn start(&self, user: &str) -> Result<Accepted, Error> {
+        self.call(Method::POST, &format!("/berths/{}/start", segment(user))).await
+    }
+
+    pub async fn stop(&self, user: &str) -> Result<Accepted, Error> {
+        self.call(Method::POST, &format!("/berths/{}/stop", segment(user))).await
+    }
+
+    pub async fn restart(&self, user: &str) -> Result<Accepted, Error> {
+        self.call(Method::POST, &format!("/berths/{}/restart", segment(user))).await
+    }
+
+    pub async fn delete(&self, user: &str) -> Result<Accepted, Error> {
+        self.call(Method::DELETE, &format!("/berths/{}", segment(user))).await
+    }
+
+    /// Runs a command inside the berth; the answer carries frames both ways.
+    pub async fn exec(&self, user: &str, request: &ExecBerth) -> Result<Exec, Error> {
+        let path = format!("{PREFIX}/berths/{}/exec", segment(user));
+        let response = transport::request(&self.socket, Method::POST, &path, Some(json(request)), true).await?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(match decode_problem(response).await {
+                Err(error) => error,
+                Ok(_) => Error::NoUpgrade,
+            });
+        }
+        hyper::upgrade::on(response).await.map(Exec::new).map_err(Error::Connection)
+    }
+
+    /// The berth's console, `tail` lines back; with `follow` the stream goes on until either side ends it.
+    pub async fn logs(
+        &self,
+        user: &str,
+        tail: Option<u32>,
+        follow: bool,
+    ) -> Result<impl Stream<Item = Result<Bytes, Error>> + use<>, Error> {
+        let mut path = format!("{PREFIX}/berths/{}/logs?follow={follow}", segment(user));
+        if let Some(tail) = tail {
+            let _ = write!(path, "&tail={tail}");
+        }
+        let response = transport::request(&self.socket, Method::GET, &path, None, false).await?;
+        let response = decode_problem(response).await?;
+        Ok(response.into_body().into_data_stream().map(|part| part.map_err(Error::Connection)))
+    }
+
+    pub async fn profiles(&self) -> Result<ProfileList, Error> {
+        self.get("/profiles?limit=500").await
+    }
+
+    pub async fn profile(&self, name: &str) -> Result<Profile, Error> {
+        self.get(&format!("/profiles/{}", segment(name))).await
+    }
+
+    pub async fn create_profile(&self, profile: &NewProfile) -> Result<Profile, Error> {
+        self.send(Method::POST, "/profiles", profile).await
+    }
+
+    pub async fn change_profile(&self, name: &str, change: &ProfileChange) -> Result<Profile, Error> {
+        self.send(Method::PATCH, &format!("/profiles/{}", segment(name)), change).await
+    }
+
+    pub async fn delete_profile(&self, name: &str) -> Result<(), Error> {
+        let path = format!("/profiles/{}", segment(name));
+        self.answer(Method::DELETE, &path, None, TIMEOUT).await.map(drop)
+    }
+
+    pub async fn images(&self) -> Result<ImageList, Error> {
+        self.get("/images").await
+    }
+
+    pub async fn build_image(&self, build: &BuildImage) -> Result<Accepted, Error> {
+        self.send(Method::POST, "/images/build", build).await
+    }
+
+    /// Sends a root tar or an OCI layout; answers once all of it has arrived. The stream is read as fast as the node writes.
+    pub async fn import_image<S>(&self, name: &str, tar: S) -> Result<Accepted, Error>
+    where
+        S: Stream<Item = io::Result<Bytes>> + Send + 'static,
+    {
+        let path = format!("/images/import?name={}", segment(name));
+        let body = StreamBody::new(tar.map(|part| part.map(Frame::data))).boxed_unsync();
+        let bytes = self.answer(Method::POST, &path, Some(("application/x-tar", body)), Duration::MAX).await?;
+        decode(Method::POST, &path, &bytes)
+    }
+
+    pub async fn remove_image(&self, image: &str) -> Result<Accepted, Error> {
+        self.call(Method::DELETE, &format!("/images/{}", segment(image))).await
+    }
+
+    pub async fn set_default_image(&self, image: &str) -> Result<Image, Error> {
+        self.send(Method::PUT, "/images/default", &DefaultImage { image: image.to_owned() }).await
+    }
+
+    pub async fn operations(&self, cursor: Option<&str>) -> Result<OperationList, Error> {
+        self.get(&page("/operations", cursor)).await
+    }
+
+    pub async fn operation(&self, id: Uuid) -> Result<Operation, Error> {
+        self.get(&format!("/operations/{id}")).await
+    }
+
+    /// The operation as soon as it has finished or its revision is not `revision` any more; at the latest after `timeout`.
+    pub async fn wait(&self, id: Uuid, timeout: Duration, revision: Option<u64>) -> Result<Operation, Error> {
+        let mut path = format!("/operations/{id}/wait?timeout={}", timeout.as_secs().min(50));
+        if let Some(revision) = revision {
+            let _ = write!(path, "&revision={revision}");
+        }
+        self.get(&path).await
+    }
+
+    pub async fn audit(&self, cursor: Option<&str>) -> Result<AuditList, Error> {
+        self.get(&page("/audit", cursor)).await
+    }
+
+    pub async fn node(&self) -> Result<Node, Error> {
+        self.get("/node").await
+    }
+
+    pub async fn doctor(&self) -> Result<Doctor, Error> {
+        self.get("/doctor").await
+    }
+
+    pub async fn user(&self, name: &str) -> Result<User, Error> {
+        self.get(&format!("/users/{}", segment(name))).await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.call(Method::GET, path).await
+    }
+
+    async fn call<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, Error> {
+        let bytes = self.answer(method.clone(), path, None, TIMEOUT).await?;
+        decode(method, path, &bytes)
+    }
+
+    async fn send<T: DeserializeOwned>(&self, method: Method, path: &str, body: &impl Serialize) -> Result<T, Error> {
+        let bytes = self.answer(method.clone(), path, Some(json(body)), TIMEOUT).await?;
+        decode(method, path, &bytes)
+    }
+
+    async fn answer(&self, method: Method, path: &str, body: Option<(&'static str, Body)>, limit: Duration) -> Result<Bytes, Error> {
+        let full = format!("{PREFIX}{path}");
+        let exchange = async {
+            let response = transport::request(&self.socket, method.clone(), &full, body, false).await?;
+            transport::collect(decode_problem(response).await?).await
+        };
+        tokio::time::timeout(limit, exchange).await.map_err(|_| Error::Timeout { method: method.clone(), path: full.clone() })?
+    }
+}
+
+fn json(body: &impl Serialize) -> (&'static str, Body) {
+    // The request types hold strings and numbers only, so that serialising them cannot fail.
+    let bytes = serde_json::to_vec(body).unwrap_or_default();
+    ("application/json", Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed_unsync())
+}
+
+fn decode<T: DeserializeOwned>(method: Method, path: &str, bytes: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(bytes).map_err(|source| Error::Decode { method, path: path.to_owned(), source })
+}
+
+/// Passes a success on; turns anything else into the problem it holds.
+async fn decode_problem(response: hyper::Response<hyper::body::Incoming>) -> Result<hyper::Response<hyper::body::Incoming>, Error> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let bytes = transport::collect(response).await?;
+    Err(Error::Problem(serde_json::from_slice(&bytes).unwrap_or_else(|_| Problem {
+        status: status.as_u16(),
+        code: "unexpected_answer".to_owned(),
+        detail: format!("the service answered {status} without saying why"),
+        hint: None,
+        request_id: None,
+    })))
+}
+
+fn page(path: &str, cursor: Option<&str>) -> String {
+    match cursor {
+        Some(cursor) => format!("{path}?limit=200&cursor={}", segment(cursor)),
+        None => format!("{path}?limit=200"),
+    }
+}
+
+/// One path segment or query value, percent-encoded.
+fn segment(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => out.push(char::from(byte)),
+            // A lone "." or ".." would be taken for a relative path by some software on the way.
+            b'.' if text.bytes().any(|b| b != b'.') => out.push('.'),
+            _ => {
+                let _ = write!(out, "%{byte:02X}");
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odd_names_stay_one_segment() {
+        assert_eq!(segment("alice.b"), "alice.b");
+        assert_eq!(segment(".."), "%2E%2E");
+        assert_eq!(segment("a/b?c\0é"), "a%2Fb%3Fc%00%C3%A9");
+    }
+
+    #[tokio::test]
+    async fn a_missing_socket_is_named() {
+        let error = Client::new("/nonexistent/api.sock").node().await.unwrap_err();
+        assert_eq!(error.to_string(), "cannot reach the Berth service at /nonexistent/api.sock");
+    }
+}

@@ -1,0 +1,78 @@
+//! Puts the rooms together and starts them.
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use crate::{
+    config::Config,
+    domain::Clock,
+    http::{self, Api},
+    lifecycle::Lifecycle,
+    node_client::{NodeClient, Uploads},
+    reconcile::Reconciler,
+    service::Service,
+    store::{self, Store},
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot make the directory {}", path.display())]
+    StateDir { path: PathBuf, source: io::Error },
+    #[error("cannot lock {}", path.display())]
+    Lock { path: PathBuf, source: io::Error },
+    #[error("another berth-server works on {}", path.display())]
+    Second { path: PathBuf },
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error("cannot listen at {}", path.display())]
+    Listen { path: PathBuf, source: io::Error },
+}
+
+/// A running server.
+pub struct App {
+    store: Arc<Store>,
+    /// Held as long as this server works on the database.
+    _lock: fs::File,
+}
+
+impl App {
+    /// Opens the database, binds the socket and starts the tasks; ready when it returns.
+    pub async fn start(config: &Config, life: &Lifecycle) -> Result<Self, Error> {
+        let path = &config.state_dir;
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.map_err(|source| Error::StateDir { path: path.clone(), source })?;
+        let lock = lock(path.join("server.lock"))?;
+        let store = Arc::new(Store::open(&config.database_file()).await?);
+        let clock = Clock::SYSTEM;
+        let node = Arc::new(NodeClient::new(config.node_socket.clone(), clock));
+        let uploads = Arc::new(Uploads::default());
+        let reconciler = Arc::new(Reconciler::new(Arc::clone(&store), Arc::clone(&node), Arc::clone(&uploads), clock));
+        let service = Service::new(Arc::clone(&store), node, uploads, config.policy.clone(), clock, reconciler.report());
+        let api = Api::new(Arc::new(service), life.tasks.clone(), life.hard.clone());
+        let listener = http::listen(&config.api_socket).map_err(|source| Error::Listen { path: config.api_socket.clone(), source })?;
+        let router = http::router(api);
+        life.tasks.spawn(reconciler.run(life.tasks.clone(), life.soft.clone(), life.hard.clone()));
+        life.tasks.spawn(http::serve(listener, router, life.tasks.clone(), life.soft.clone(), life.hard.clone()));
+        tracing::info!(socket = %config.api_socket.display(), "ready");
+        Ok(Self { store, _lock: lock })
+    }
+
+    /// Closes the database; all tasks must have ended.
+    pub async fn close(self) {
+        self.store.close().await;
+    }
+}
+
+fn lock(path: PathBuf) -> Result<fs::File, Error> {
+    let file = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
+    let file = file.map_err(|source| Error::Lock { path: path.clone(), source })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(Error::Second { path }),
+        Err(fs::TryLockError::Error(source)) => Err(Error::Lock { path, source }),
+    }
+}

@@ -1,0 +1,134 @@
+//! A berth: what is wanted of it, and what the node last reported.
+//!
+//! `generation` counts the changes of intent, `applied` is the one that the node has carried out. Once that is done, `wanted` falls back
+//! to present: a berth that was stopped as asked wakes on its user's next connection, and nobody stops it until somebody asks anew.
+
+use serde::{Deserialize, Serialize};
+
+use super::{BerthId, Limits, OwnLimits, Problem, ProfileId, UserId, UserName};
+
+/// What is asked for and not yet reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// There, in whatever state; a new one stays stopped until its first connection.
+    Present,
+    Running,
+    Stopped,
+    Deleted,
+}
+
+impl Wanted {
+    pub const ALL: [Wanted; 4] = [Self::Present, Self::Running, Self::Stopped, Self::Deleted];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Present => "present",
+            Self::Running => "running",
+            Self::Stopped => "stopped",
+            Self::Deleted => "deleted",
+        }
+    }
+}
+
+/// State on the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    Stopped,
+    Starting,
+    Running,
+    Frozen,
+    Stopping,
+    Suspended,
+    Failed,
+}
+
+impl State {
+    pub const ALL: [State; 7] =
+        [Self::Stopped, Self::Starting, Self::Running, Self::Frozen, Self::Stopping, Self::Suspended, Self::Failed];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Frozen => "frozen",
+            Self::Stopping => "stopping",
+            Self::Suspended => "suspended",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// True while there are processes of the berth.
+    pub fn is_up(self) -> bool {
+        matches!(self, Self::Starting | Self::Running | Self::Frozen | Self::Stopping)
+    }
+}
+
+/// Why a berth is not as wanted, or what its user should know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Condition {
+    pub kind: String,
+    pub message: String,
+    /// Milliseconds since the epoch.
+    pub since: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    pub memory_bytes: u64,
+    pub pids: u64,
+    /// Microseconds since the start.
+    pub cpu_usec: u64,
+    /// Bytes that the disk occupies on the host.
+    pub disk_bytes: u64,
+}
+
+/// What the node reported of a berth.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    pub user: String,
+    pub id: BerthId,
+    pub state: State,
+    pub docker_ready: bool,
+    pub conditions: Vec<Condition>,
+    pub image: String,
+    pub limits: Limits,
+    pub uid: u32,
+    pub id_base: u32,
+    pub id_count: u32,
+    pub address: String,
+    pub socket: String,
+    pub pid: Option<u32>,
+    pub started_at: Option<i64>,
+    pub usage: Option<Usage>,
+}
+
+/// A berth as stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Berth {
+    pub id: BerthId,
+    pub user_id: UserId,
+    pub user: UserName,
+    pub uid: u32,
+    pub profile_id: ProfileId,
+    pub profile: String,
+    pub image: String,
+    pub image_name: String,
+    pub own: OwnLimits,
+    /// The limits in force.
+    pub limits: Limits,
+    pub allow_system: bool,
+    pub wanted: Wanted,
+    /// Set by a restart: a berth that has run since before this is stopped first.
+    pub restart_after: Option<i64>,
+    pub generation: i64,
+    pub applied: i64,
+    /// Nothing until the node has reported.
+    pub status: Option<Status>,
+    /// Why the last attempt to carry out the intent failed.
+    pub problem: Option<(Problem, i64)>,
+    pub observed_at: Option<i64>,
+    pub created_at: i64,
+    pub updated_at: i64,
+}

@@ -1,0 +1,109 @@
+//! Berths.
+
+use axum::{Json as Answer, extract::State, http::StatusCode};
+use berth_api::{Accepted, Berth, BerthChange, BerthList, NewBerth, Problem};
+
+use super::{
+    AcceptedResponse, Api, convert,
+    error::Error,
+    extract::{Json, PageQuery, Path, Query},
+    paged,
+};
+use crate::{
+    domain::{Caller, OwnLimits},
+    service::{AssignBerth, Change, ChangeBerth},
+};
+
+/// Lists berths in the order of their users; a user without a role sees his own.
+#[utoipa::path(get, path = "/berths", tag = "berths", params(PageQuery), responses((status = 200, body = BerthList), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn list_berths(State(api): State<Api>, caller: Caller, Query(query): Query<PageQuery>) -> Result<Answer<BerthList>, Error> {
+    let (page, limit) = query.page()?;
+    let down = api.service.node_down_since();
+    let berths = api.service.berths(&caller, &page).await?;
+    let (items, next) = paged(berths, limit, |berth| berth.user.to_string(), |berth| convert::berth(berth, down));
+    Ok(Answer(BerthList { items, next }))
+}
+
+/// Assigns a berth to a host user.
+#[utoipa::path(post, path = "/berths", tag = "berths", request_body = NewBerth, responses((status = 202, body = Accepted), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn create_berth(State(api): State<Api>, caller: Caller, Json(new): Json<NewBerth>) -> Result<AcceptedResponse, Error> {
+    let request = AssignBerth {
+        user: new.user,
+        profile: new.profile,
+        image: new.image,
+        own: OwnLimits { cpu_millis: new.cpu_millis, memory_bytes: new.memory_bytes, pids: new.pids, disk_bytes: new.disk_bytes },
+        allow_system: new.allow_system,
+        start: new.start,
+    };
+    let accepted = api.service.assign_berth(&caller, request).await?;
+    Ok((StatusCode::ACCEPTED, Answer(convert::accepted(accepted))))
+}
+
+/// Shows a berth.
+#[utoipa::path(get, path = "/berths/{user}", tag = "berths", params(("user" = String, Path, description = "Name of the host account")),
+    responses((status = 200, body = Berth), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn show_berth(State(api): State<Api>, caller: Caller, Path(user): Path<String>) -> Result<Answer<Berth>, Error> {
+    let berth = api.service.berth(&caller, &user).await?;
+    Ok(Answer(convert::berth(berth, api.service.node_down_since())))
+}
+
+/// Changes a berth's limits or profile; a running berth takes them on at once.
+#[utoipa::path(patch, path = "/berths/{user}", tag = "berths", params(("user" = String, Path, description = "Name of the host account")),
+    request_body = BerthChange, responses((status = 202, body = Accepted), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn change_berth(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(user): Path<String>,
+    Json(change): Json<BerthChange>,
+) -> Result<AcceptedResponse, Error> {
+    let change = ChangeBerth {
+        profile: change.profile,
+        cpu_millis: explicit(change.cpu_millis),
+        memory_bytes: explicit(change.memory_bytes),
+        pids: explicit(change.pids),
+        disk_bytes: explicit(change.disk_bytes),
+    };
+    let accepted = api.service.change_berth(&caller, &user, change).await?;
+    Ok((StatusCode::ACCEPTED, Answer(convert::accepted(accepted))))
+}
+
+/// Deletes a berth with everything in it.
+#[utoipa::path(delete, path = "/berths/{user}", tag = "berths", params(("user" = String, Path, description = "Name of the host account")),
+    responses((status = 202, body = Accepted), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn delete_berth(State(api): State<Api>, caller: Caller, Path(user): Path<String>) -> Result<AcceptedResponse, Error> {
+    let accepted = api.service.delete_berth(&caller, &user).await?;
+    Ok((StatusCode::ACCEPTED, Answer(convert::accepted(accepted))))
+}
+
+/// Starts a berth.
+#[utoipa::path(post, path = "/berths/{user}/start", tag = "berths", params(("user" = String, Path, description = "Name of the host account")),
+    responses((status = 202, body = Accepted), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn start_berth(State(api): State<Api>, caller: Caller, Path(user): Path<String>) -> Result<AcceptedResponse, Error> {
+    let accepted = api.service.start_berth(&caller, &user).await?;
+    Ok((StatusCode::ACCEPTED, Answer(convert::accepted(accepted))))
+}
+
+/// Stops a berth; it starts again on its user's next connection.
+#[utoipa::path(post, path = "/berths/{user}/stop", tag = "berths", params(("user" = String, Path, description = "Name of the host account")),
+    responses((status = 202, body = Accepted), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn stop_berth(State(api): State<Api>, caller: Caller, Path(user): Path<String>) -> Result<AcceptedResponse, Error> {
+    let accepted = api.service.stop_berth(&caller, &user).await?;
+    Ok((StatusCode::ACCEPTED, Answer(convert::accepted(accepted))))
+}
+
+/// Stops a berth and starts it again.
+#[utoipa::path(post, path = "/berths/{user}/restart", tag = "berths", params(("user" = String, Path, description = "Name of the host account")),
+    responses((status = 202, body = Accepted), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn restart_berth(State(api): State<Api>, caller: Caller, Path(user): Path<String>) -> Result<AcceptedResponse, Error> {
+    let accepted = api.service.restart_berth(&caller, &user).await?;
+    Ok((StatusCode::ACCEPTED, Answer(convert::accepted(accepted))))
+}
+
+/// Absent keeps, `null` goes back to the profile.
+fn explicit<T>(value: Option<Option<T>>) -> Change<T> {
+    match value {
+        None => Change::Keep,
+        Some(None) => Change::Profile,
+        Some(Some(value)) => Change::Set(value),
+    }
+}

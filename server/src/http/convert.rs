@@ -1,0 +1,198 @@
+//! From the domain to what clients see.
+
+use berth_api as api;
+
+use super::error::stored;
+use crate::{
+    domain::{
+        AuditRecord, Berth, Check, CheckLevel, HostUser, Kind, Limits, Operation, OperationState, Profile, State, Status, Wanted, Warning,
+    },
+    service::{ImageState, NodeSummary},
+};
+
+/// A berth; `down_since` tells since when the node does not answer, so that its last words are not taken for the truth.
+pub(super) fn berth(berth: Berth, down_since: Option<i64>) -> api::Berth {
+    let state = state(&berth);
+    let mut conditions: Vec<_> = berth.problem.into_iter().map(|(problem, since)| condition("NotAsWanted", problem.detail, since)).collect();
+    conditions.extend(down_since.map(|since| {
+        condition("NodeUnreachable", "berth-node does not answer; what is shown is what it last said".to_owned(), since)
+    }));
+    let status = berth.status;
+    conditions.extend(
+        status.iter().flat_map(|status| &status.conditions).map(|one| condition(&one.kind, one.message.clone(), one.since)),
+    );
+    let known = |read: fn(&Status) -> u32| status.as_ref().map(read);
+    api::Berth {
+        id: berth.id.0,
+        user: berth.user.to_string(),
+        uid: berth.uid,
+        profile: berth.profile,
+        image: api::ImageRef { digest: berth.image, name: berth.image_name },
+        limits: limits(berth.limits),
+        own_limits: berth.own.names().into_iter().map(str::to_owned).collect(),
+        wanted: match berth.wanted {
+            Wanted::Present => api::WantedState::Present,
+            Wanted::Running => api::WantedState::Running,
+            Wanted::Stopped => api::WantedState::Stopped,
+            Wanted::Deleted => api::WantedState::Deleted,
+        },
+        state,
+        docker_ready: status.as_ref().is_some_and(|status| status.docker_ready),
+        conditions,
+        id_base: known(|status| status.id_base),
+        id_count: known(|status| status.id_count),
+        pid: status.as_ref().and_then(|status| status.pid),
+        started_at: status.as_ref().and_then(|status| status.started_at),
+        usage: status.as_ref().and_then(|status| status.usage).map(|usage| api::Usage {
+            memory_bytes: usage.memory_bytes,
+            pids: usage.pids,
+            cpu_usec: usage.cpu_usec,
+            disk_bytes: usage.disk_bytes,
+        }),
+        address: status.as_ref().map(|status| status.address.clone()),
+        socket: status.map(|status| status.socket),
+        observed_at: berth.observed_at,
+        created_at: berth.created_at,
+        updated_at: berth.updated_at,
+    }
+}
+
+/// The state that the node reported; before its first word, what is under way.
+fn state(berth: &Berth) -> api::BerthState {
+    match (&berth.status, berth.wanted) {
+        (Some(status), _) => match status.state {
+            State::Stopped => api::BerthState::Stopped,
+            State::Starting => api::BerthState::Starting,
+            State::Running => api::BerthState::Running,
+            State::Frozen => api::BerthState::Frozen,
+            State::Stopping => api::BerthState::Stopping,
+            State::Suspended => api::BerthState::Suspended,
+            State::Failed => api::BerthState::Failed,
+        },
+        (None, _) if berth.problem.is_some() => api::BerthState::Failed,
+        (None, Wanted::Running) => api::BerthState::Starting,
+        (None, Wanted::Deleted) => api::BerthState::Stopping,
+        (None, Wanted::Present | Wanted::Stopped) => api::BerthState::Stopped,
+    }
+}
+
+fn condition(kind: &str, message: String, since: i64) -> api::Condition {
+    api::Condition { kind: kind.to_owned(), message, since }
+}
+
+pub(super) fn limits(limits: Limits) -> api::Limits {
+    let Limits { cpu_millis, memory_bytes, pids, disk_bytes } = limits;
+    api::Limits { cpu_millis, memory_bytes, pids, disk_bytes }
+}
+
+pub(super) fn profile(profile: Profile) -> api::Profile {
+    api::Profile {
+        id: profile.id.0,
+        name: profile.name,
+        description: profile.description,
+        limits: limits(profile.limits),
+        berths: profile.berths,
+        created_at: profile.created_at,
+        updated_at: profile.updated_at,
+    }
+}
+
+pub(super) fn image(state: ImageState) -> api::Image {
+    api::Image {
+        digest: state.image.digest,
+        name: state.image.name,
+        size_bytes: state.image.size_bytes,
+        created_at: state.image.created_at,
+        default: state.default,
+        used_by: state.image.used_by,
+    }
+}
+
+pub(super) fn operation(operation: Operation) -> api::Operation {
+    api::Operation {
+        id: operation.id.0,
+        kind: match operation.kind {
+            Kind::BerthCreate => api::OperationKind::BerthCreate,
+            Kind::BerthChange => api::OperationKind::BerthChange,
+            Kind::BerthStart => api::OperationKind::BerthStart,
+            Kind::BerthStop => api::OperationKind::BerthStop,
+            Kind::BerthRestart => api::OperationKind::BerthRestart,
+            Kind::BerthDelete => api::OperationKind::BerthDelete,
+            Kind::ImageBuild => api::OperationKind::ImageBuild,
+            Kind::ImageImport => api::OperationKind::ImageImport,
+            Kind::ImageRemove => api::OperationKind::ImageRemove,
+        },
+        subject: operation.subject,
+        state: match operation.state {
+            OperationState::Pending => api::OperationState::Pending,
+            OperationState::Running => api::OperationState::Running,
+            OperationState::Succeeded => api::OperationState::Succeeded,
+            OperationState::Failed => api::OperationState::Failed,
+            OperationState::Cancelled => api::OperationState::Cancelled,
+        },
+        step: operation.step,
+        log: operation.log,
+        log_lines: operation.log_lines,
+        result: operation.result,
+        problem: operation.problem.map(stored),
+        revision: operation.revision,
+        actor: operation.actor,
+        created_at: operation.created_at,
+        updated_at: operation.updated_at,
+        finished_at: operation.finished_at,
+    }
+}
+
+pub(super) fn accepted((accepted, warnings): (Operation, Vec<Warning>)) -> api::Accepted {
+    let warnings = warnings.into_iter().map(|warning| api::Warning { code: warning.code.to_owned(), detail: warning.detail }).collect();
+    api::Accepted { operation: operation(accepted), warnings }
+}
+
+pub(super) fn audit(record: AuditRecord) -> api::AuditRecord {
+    api::AuditRecord {
+        id: record.id.0,
+        at: record.at,
+        actor: record.actor,
+        actor_uid: record.actor_uid,
+        role: record.role,
+        action: record.action,
+        subject: record.subject,
+        details: record.details,
+        operation_id: record.operation_id.map(|id| id.0),
+        request_id: record.request_id,
+    }
+}
+
+pub(super) fn node(summary: NodeSummary) -> api::Node {
+    let NodeSummary { info, promised } = summary;
+    api::Node {
+        hostname: info.hostname,
+        version: info.version,
+        kernel: info.kernel,
+        cgroup: info.cgroup,
+        cpus: info.cpus,
+        memory_bytes: info.memory_bytes,
+        disk_bytes: info.disk_bytes,
+        disk_free_bytes: info.disk_free_bytes,
+        promised_cpu_millis: promised.cpu_millis,
+        promised_memory_bytes: promised.memory_bytes,
+        promised_disk_bytes: promised.disk_bytes,
+        berths: promised.berths,
+    }
+}
+
+pub(super) fn user((account, berth): (HostUser, bool)) -> api::User {
+    api::User { name: account.name, uid: account.uid, gid: account.gid, home: account.home, system: account.system, berth }
+}
+
+pub(super) fn doctor(checks: Vec<Check>) -> api::Doctor {
+    let healthy = checks.iter().all(|check| check.level != CheckLevel::Failed);
+    let level = |level| match level {
+        CheckLevel::Ok => api::CheckLevel::Ok,
+        CheckLevel::Warning => api::CheckLevel::Warning,
+        CheckLevel::Failed => api::CheckLevel::Failed,
+    };
+    let checks =
+        checks.into_iter().map(|check| api::Check { name: check.name, level: level(check.level), detail: check.detail, fix: check.fix });
+    api::Doctor { healthy, checks: checks.collect() }
+}

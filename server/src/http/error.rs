@@ -1,0 +1,122 @@
+//! One envelope for all errors.
+
+use axum::{
+    http::{Method, StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+};
+use berth_api::{PROBLEM_JSON, Problem as Body};
+
+use super::middleware::request_id;
+use crate::{
+    chain,
+    domain::{Problem, Refusal},
+    service, store,
+};
+
+/// An error on its way to the client.
+#[derive(Debug)]
+pub struct Error {
+    status: StatusCode,
+    problem: Problem,
+}
+
+impl Error {
+    pub(super) fn new(status: StatusCode, refusal: Refusal, code: &str, detail: impl Into<String>) -> Self {
+        Self { status, problem: Problem::new(refusal, code, detail) }
+    }
+
+    pub(super) fn hint(mut self, hint: &str) -> Self {
+        self.problem.hint = Some(hint.to_owned());
+        self
+    }
+
+    fn internal() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, Refusal::Failed, "internal", "the server failed; its log says why")
+            .hint("look for the request id in the log of berth-server")
+    }
+}
+
+impl From<Problem> for Error {
+    fn from(problem: Problem) -> Self {
+        Self { status: status(problem.refusal), problem }
+    }
+}
+
+impl From<service::Error> for Error {
+    fn from(error: service::Error) -> Self {
+        match error {
+            service::Error::Refused(problem) => problem.into(),
+            service::Error::Node(error) => {
+                tracing::warn!(error = chain(&error), "the node did not do its part");
+                error.problem().into()
+            }
+            service::Error::Store(store::Error::Exists { what }) => {
+                Problem::new(Refusal::Conflict, "exists", format!("cannot {what}: one of this name exists")).into()
+            }
+            service::Error::Store(error) => {
+                tracing::error!(error = chain(&error), "the database did not do its part");
+                match &error {
+                    store::Error::Sql { source: sqlx::Error::PoolTimedOut, .. } => busy(),
+                    // SQLITE_BUSY and SQLITE_FULL pass.
+                    store::Error::Sql { source: sqlx::Error::Database(cause), .. } if matches!(cause.code().as_deref(), Some("5" | "13")) => {
+                        busy()
+                    }
+                    _ => Self::internal(),
+                }
+            }
+        }
+    }
+}
+
+fn busy() -> Error {
+    Problem::new(Refusal::Unavailable, "database_unavailable", "the database cannot be used now")
+        .hint("try again; if it stays, see berth doctor")
+        .into()
+}
+
+fn status(refusal: Refusal) -> StatusCode {
+    match refusal {
+        Refusal::Invalid => StatusCode::BAD_REQUEST,
+        Refusal::NotPermitted => StatusCode::FORBIDDEN,
+        Refusal::NotFound => StatusCode::NOT_FOUND,
+        Refusal::Conflict => StatusCode::CONFLICT,
+        Refusal::Limit => StatusCode::UNPROCESSABLE_ENTITY,
+        Refusal::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Refusal::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+        Refusal::Failed => StatusCode::BAD_GATEWAY,
+    }
+}
+
+/// A problem as the client sees it.
+pub(super) fn body(status: StatusCode, problem: Problem, request_id: Option<String>) -> Body {
+    Body { status: status.as_u16(), code: problem.code, detail: problem.detail, hint: problem.hint, request_id }
+}
+
+/// The problem of a stored operation.
+pub(super) fn stored(problem: Problem) -> Body {
+    body(status(problem.refusal), problem, None)
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let body = body(self.status, self.problem, request_id());
+        let text = serde_json::to_string(&body).unwrap_or_default();
+        (self.status, [(header::CONTENT_TYPE, PROBLEM_JSON)], text).into_response()
+    }
+}
+
+pub(super) async fn no_such_path(uri: Uri) -> Error {
+    let path: String = uri.path().chars().take(200).collect();
+    Error::new(StatusCode::NOT_FOUND, Refusal::NotFound, "no_such_path", format!("there is nothing at {path}"))
+        .hint("GET /openapi.json lists all paths")
+}
+
+pub(super) async fn no_such_method(method: Method) -> Error {
+    Error::new(StatusCode::METHOD_NOT_ALLOWED, Refusal::Invalid, "method_not_allowed", format!("this path does not take {method}"))
+        .hint("GET /openapi.json lists what each path takes")
+}
+
+pub(super) fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
+    tracing::error!("a handler panicked");
+    Error::internal().into_response()
+}

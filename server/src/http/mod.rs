@@ -1,0 +1,162 @@
+//! The API: extract, call one service function, map. No SQL and no rule of who may do what.
+
+#![allow(unused_qualifications, reason = "utoipa's macros write them")]
+
+mod audit;
+mod berths;
+mod convert;
+mod error;
+mod extract;
+mod host;
+mod identity;
+mod images;
+mod listener;
+mod middleware;
+mod operations;
+mod profiles;
+mod streams;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    http::{StatusCode, header},
+    routing::get,
+};
+use berth_api::PREFIX;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub use listener::{PeerUid, listen, serve};
+
+use crate::service::Service;
+use identity::Identity;
+
+/// What handlers hold.
+#[derive(Clone)]
+pub struct Api {
+    service: Arc<Service>,
+    identity: Arc<Identity>,
+    /// Exec streams live here after their request has been answered.
+    tasks: TaskTracker,
+    hard: CancellationToken,
+}
+
+impl Api {
+    pub fn new(service: Arc<Service>, tasks: TaskTracker, hard: CancellationToken) -> Self {
+        Self { service, identity: Arc::default(), tasks, hard }
+    }
+}
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "Berth",
+    description = "A Docker of his own for every user of a shared host. Errors are application/problem+json with a stable code; lists page by cursor; long work answers 202 with an operation."
+))]
+struct Document;
+
+fn documented() -> OpenApiRouter<Api> {
+    let v1 = OpenApiRouter::new()
+        .routes(routes!(berths::list_berths, berths::create_berth))
+        .routes(routes!(berths::show_berth, berths::change_berth, berths::delete_berth))
+        .routes(routes!(berths::start_berth))
+        .routes(routes!(berths::stop_berth))
+        .routes(routes!(berths::restart_berth))
+        .routes(routes!(streams::exec_berth))
+        .routes(routes!(streams::read_logs))
+        .routes(routes!(profiles::list_profiles, profiles::create_profile))
+        .routes(routes!(profiles::show_profile, profiles::change_profile, profiles::delete_profile))
+        .routes(routes!(images::list_images))
+        .routes(routes!(images::build_image))
+        .routes(routes!(images::import_image))
+        .routes(routes!(images::set_default_image))
+        .routes(routes!(images::remove_image))
+        .routes(routes!(operations::list_operations))
+        .routes(routes!(operations::show_operation))
+        .routes(routes!(operations::wait_operation))
+        .routes(routes!(audit::list_audit))
+        .routes(routes!(host::show_node))
+        .routes(routes!(host::run_doctor))
+        .routes(routes!(host::show_user));
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(host::healthz))
+        .routes(routes!(host::readyz))
+        .nest(PREFIX, v1)
+}
+
+/// The OpenAPI document.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    documented().into_openapi()
+}
+
+/// All routes.
+pub fn router(api: Api) -> Router {
+    let (router, document) = documented().split_for_parts();
+    // Strings and maps of them: serialising the document cannot fail.
+    let document: Arc<str> = document.to_json().unwrap_or_default().into();
+    let openapi = move || {
+        let text = document.to_string();
+        async move { ([(header::CONTENT_TYPE, "application/json")], text) }
+    };
+    router
+        .route("/openapi.json", get(openapi.clone()))
+        .route(&format!("{PREFIX}/openapi.json"), get(openapi))
+        .fallback(error::no_such_path)
+        .method_not_allowed_fallback(error::no_such_method)
+        .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(axum::middleware::from_fn(middleware::request))
+        .with_state(api)
+}
+
+/// A list's page: what came, and where the next one begins.
+fn paged<T, D>(mut rows: Vec<T>, limit: u32, key: impl Fn(&T) -> String, map: impl Fn(T) -> D) -> (Vec<D>, Option<String>) {
+    let more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    let next = more.then(|| rows.last().map(key)).flatten();
+    (rows.into_iter().map(map).collect(), next)
+}
+
+/// 202 with the operation.
+type AcceptedResponse = (StatusCode, axum::Json<berth_api::Accepted>);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::authz::{Operation, PUBLIC};
+
+    #[test]
+    fn every_operation_of_the_document_has_an_entry_in_authz_and_back() {
+        let document = serde_json::to_value(openapi()).unwrap();
+        let documented: BTreeSet<String> = document["paths"]
+            .as_object()
+            .unwrap()
+            .values()
+            .flat_map(|path| path.as_object().unwrap().values())
+            .filter_map(|operation| operation["operationId"].as_str().map(str::to_owned))
+            .filter(|id| !PUBLIC.contains(&id.as_str()))
+            .collect();
+        let ruled: BTreeSet<String> = Operation::ALL.iter().map(|operation| operation.id().to_owned()).collect();
+        assert_eq!(documented, ruled);
+    }
+
+    #[test]
+    fn every_operation_documents_its_errors() {
+        let document = serde_json::to_value(openapi()).unwrap();
+        for (path, operations) in document["paths"].as_object().unwrap() {
+            for (method, operation) in operations.as_object().unwrap() {
+                let responses = operation["responses"].as_object().unwrap();
+                assert!(PUBLIC.contains(&operation["operationId"].as_str().unwrap()) || responses.contains_key("default"), "{method} {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_page_says_where_the_next_begins() {
+        assert_eq!(paged(vec![1, 2, 3], 2, ToString::to_string, |n| n * 10), (vec![10, 20], Some("2".to_owned())));
+        assert_eq!(paged(vec![1, 2], 2, ToString::to_string, |n| n), (vec![1, 2], None));
+    }
+}

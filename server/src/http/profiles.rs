@@ -1,0 +1,71 @@
+//! Profiles.
+
+use axum::{Json as Answer, extract::State, http::StatusCode};
+use berth_api::{NewProfile, Problem, Profile, ProfileChange, ProfileList};
+
+use super::{
+    Api, convert,
+    error::Error,
+    extract::{Json, PageQuery, Path, Query},
+    paged,
+};
+use crate::{
+    domain::{Caller, OwnLimits},
+    service::{ChangeProfile, CreateProfile},
+};
+
+/// Lists profiles by name.
+#[utoipa::path(get, path = "/profiles", tag = "profiles", params(PageQuery), responses((status = 200, body = ProfileList), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn list_profiles(
+    State(api): State<Api>,
+    caller: Caller,
+    Query(query): Query<PageQuery>,
+) -> Result<Answer<ProfileList>, Error> {
+    let (page, limit) = query.page()?;
+    let profiles = api.service.profiles(&caller, &page).await?;
+    let (items, next) = paged(profiles, limit, |profile| profile.name.clone(), convert::profile);
+    Ok(Answer(ProfileList { items, next }))
+}
+
+/// Makes a profile.
+#[utoipa::path(post, path = "/profiles", tag = "profiles", request_body = NewProfile, responses((status = 201, body = Profile), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn create_profile(
+    State(api): State<Api>,
+    caller: Caller,
+    Json(new): Json<NewProfile>,
+) -> Result<(StatusCode, Answer<Profile>), Error> {
+    let limits = OwnLimits { cpu_millis: new.cpu_millis, memory_bytes: new.memory_bytes, pids: new.pids, disk_bytes: new.disk_bytes };
+    let request = CreateProfile { name: new.name, description: new.description, limits };
+    let profile = api.service.create_profile(&caller, request).await?;
+    Ok((StatusCode::CREATED, Answer(convert::profile(profile))))
+}
+
+/// Shows a profile.
+#[utoipa::path(get, path = "/profiles/{profile}", tag = "profiles", params(("profile" = String, Path, description = "Its name")),
+    responses((status = 200, body = Profile), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn show_profile(State(api): State<Api>, caller: Caller, Path(profile): Path<String>) -> Result<Answer<Profile>, Error> {
+    Ok(Answer(convert::profile(api.service.profile(&caller, &profile).await?)))
+}
+
+/// Changes a profile; every berth that uses it takes on its limits.
+#[utoipa::path(patch, path = "/profiles/{profile}", tag = "profiles", params(("profile" = String, Path, description = "Its name")),
+    request_body = ProfileChange, responses((status = 200, body = Profile), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn change_profile(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(profile): Path<String>,
+    Json(change): Json<ProfileChange>,
+) -> Result<Answer<Profile>, Error> {
+    let limits =
+        OwnLimits { cpu_millis: change.cpu_millis, memory_bytes: change.memory_bytes, pids: change.pids, disk_bytes: change.disk_bytes };
+    let change = ChangeProfile { description: change.description, limits };
+    Ok(Answer(convert::profile(api.service.change_profile(&caller, &profile, change).await?)))
+}
+
+/// Deletes a profile that no berth uses.
+#[utoipa::path(delete, path = "/profiles/{profile}", tag = "profiles", params(("profile" = String, Path, description = "Its name")),
+    responses((status = 204), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn delete_profile(State(api): State<Api>, caller: Caller, Path(profile): Path<String>) -> Result<StatusCode, Error> {
+    api.service.delete_profile(&caller, &profile).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,173 @@
+//! Between the node's wire types and the domain.
+
+use berth_protocol as wire;
+
+use crate::domain::{
+    BerthId, Check, CheckLevel, Condition, Ensure, EnsureWanted, ExecCommand, HostUser, Image, Limits, NodeInfo, Problem, Progress, Refusal,
+    State, Status, Usage,
+};
+
+pub(super) fn problem(status: u16, problem: wire::Problem) -> Problem {
+    let refusal = match status {
+        400 | 405 | 413 | 415 => Refusal::Invalid,
+        401 | 403 => Refusal::NotPermitted,
+        404 => Refusal::NotFound,
+        409 => Refusal::Conflict,
+        422 | 507 => Refusal::Limit,
+        503 => Refusal::Unavailable,
+        504 => Refusal::TimedOut,
+        _ => Refusal::Failed,
+    };
+    Problem { code: problem.code, detail: problem.detail, hint: problem.hint, refusal }
+}
+
+impl From<wire::NodeInfo> for NodeInfo {
+    fn from(info: wire::NodeInfo) -> Self {
+        Self {
+            version: info.version,
+            hostname: info.hostname,
+            kernel: info.kernel,
+            cgroup: info.cgroup,
+            cpus: info.cpus,
+            memory_bytes: info.memory_bytes,
+            disk_bytes: info.disk_bytes,
+            disk_free_bytes: info.disk_free_bytes,
+        }
+    }
+}
+
+impl From<wire::HostUser> for HostUser {
+    fn from(user: wire::HostUser) -> Self {
+        Self { name: user.name, uid: user.uid, gid: user.gid, home: user.home, system: user.system }
+    }
+}
+
+impl From<wire::Limits> for Limits {
+    fn from(limits: wire::Limits) -> Self {
+        let wire::Limits { cpu_millis, memory_bytes, pids, disk_bytes } = limits;
+        Self { cpu_millis, memory_bytes, pids, disk_bytes }
+    }
+}
+
+impl From<Limits> for wire::Limits {
+    fn from(limits: Limits) -> Self {
+        let Limits { cpu_millis, memory_bytes, pids, disk_bytes } = limits;
+        Self { cpu_millis, memory_bytes, pids, disk_bytes }
+    }
+}
+
+impl From<wire::BerthStatus> for Status {
+    fn from(status: wire::BerthStatus) -> Self {
+        Self {
+            user: status.user,
+            id: BerthId(status.id.0),
+            state: match status.state {
+                wire::State::Stopped => State::Stopped,
+                wire::State::Starting => State::Starting,
+                wire::State::Running => State::Running,
+                wire::State::Frozen => State::Frozen,
+                wire::State::Stopping => State::Stopping,
+                wire::State::Suspended => State::Suspended,
+                wire::State::Failed => State::Failed,
+            },
+            docker_ready: status.docker_ready,
+            conditions: status
+                .conditions
+                .into_iter()
+                .map(|condition| Condition { kind: condition.kind, message: condition.message, since: condition.since })
+                .collect(),
+            image: status.image,
+            limits: status.limits.into(),
+            uid: status.uid,
+            id_base: status.id_base,
+            id_count: status.id_count,
+            address: status.address,
+            socket: status.socket,
+            pid: status.pid,
+            started_at: status.started_at,
+            usage: status.usage.map(|usage| Usage {
+                memory_bytes: usage.memory_bytes,
+                pids: usage.pids,
+                cpu_usec: usage.cpu_usec,
+                disk_bytes: usage.disk_bytes,
+            }),
+        }
+    }
+}
+
+impl From<&Ensure> for wire::Ensure {
+    fn from(ensure: &Ensure) -> Self {
+        Self {
+            id: wire::BerthId(ensure.id.0),
+            image: ensure.image.clone(),
+            limits: ensure.limits.into(),
+            wanted: match ensure.wanted {
+                EnsureWanted::Present => wire::Wanted::Present,
+                EnsureWanted::Running => wire::Wanted::Running,
+                EnsureWanted::Stopped => wire::Wanted::Stopped,
+            },
+            allow_system: ensure.allow_system,
+        }
+    }
+}
+
+impl From<&ExecCommand> for wire::ExecRequest {
+    fn from(command: &ExecCommand) -> Self {
+        Self {
+            argv: command.argv.clone(),
+            env: command.env.clone(),
+            cwd: command.cwd.clone(),
+            uid: command.uid,
+            gid: command.gid,
+            tty: command.tty,
+            size: command.size,
+        }
+    }
+}
+
+impl From<wire::ImageInfo> for Image {
+    fn from(image: wire::ImageInfo) -> Self {
+        Self {
+            digest: image.digest,
+            name: image.name,
+            created_at: image.created_at,
+            size_bytes: image.size_bytes,
+            used_by: image.used_by,
+        }
+    }
+}
+
+impl From<wire::ImageProgress> for Progress {
+    fn from(progress: wire::ImageProgress) -> Self {
+        match progress {
+            wire::ImageProgress::Log { line } => Self::Log(line),
+            wire::ImageProgress::Done { image } => Self::Done(image.into()),
+            wire::ImageProgress::Failed { problem: why } => Self::Failed(problem(500, why)),
+        }
+    }
+}
+
+impl From<wire::Check> for Check {
+    fn from(check: wire::Check) -> Self {
+        Self {
+            name: check.name,
+            level: match check.level {
+                wire::CheckLevel::Ok => CheckLevel::Ok,
+                wire::CheckLevel::Warning => CheckLevel::Warning,
+                wire::CheckLevel::Failed => CheckLevel::Failed,
+            },
+            detail: check.detail,
+            fix: check.fix,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn server_and_node_agree_on_the_least() {
+        assert_eq!(wire::Limits::from(Limits::LEAST), wire::Limits::LEAST);
+    }
+}

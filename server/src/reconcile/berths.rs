@@ -1,0 +1,214 @@
+//! One berth: ask the node what is there, plan, ask for the next step, write down what came of it, until there is nothing left to do.
+
+use super::{
+    Outcome, Reconciler,
+    plan::{Step, plan},
+    settle,
+};
+use crate::{
+    chain,
+    domain::{AuditEntry, Berth, BerthId, Ensure, EnsureWanted, Kind, OperationState, Problem, Refusal, Status, Wanted},
+    store,
+};
+
+/// Steps in one go; each ends with a call to the node, and no intent needs more than stop, start and a look.
+const MAX_STEPS: usize = 8;
+/// An operation waits so long for a node that cannot be reached.
+const PATIENCE: i64 = 600_000;
+
+pub(super) async fn drive(reconciler: &Reconciler, id: BerthId) -> Outcome {
+    for _ in 0..MAX_STEPS {
+        match step(reconciler, id).await {
+            Ok(Some(outcome)) => return outcome,
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(berth = %id, error = chain(&error), "cannot work on the berth");
+                return Outcome::Retry;
+            }
+        }
+    }
+    Outcome::Retry
+}
+
+/// One step; nothing when there may be another.
+async fn step(reconciler: &Reconciler, id: BerthId) -> Result<Option<Outcome>, store::Error> {
+    let mut reader = reconciler.store.reader().await?;
+    let Some(berth) = store::berths::by_id(&mut reader, id).await? else { return Ok(Some(Outcome::Done)) };
+    drop(reader);
+    let observed = match reconciler.node.berth(&berth.user).await {
+        Ok(observed) => observed,
+        Err(error) => return fail(reconciler, &berth, &error).await.map(Some),
+    };
+    keep(reconciler, &berth, observed.as_ref()).await?;
+    let step = plan(&berth, observed.as_ref());
+    if step == Step::Nothing {
+        return Ok(Some(Outcome::Done));
+    }
+    note(reconciler, &berth, wording(step, observed.is_some())).await?;
+    match call(reconciler, &berth, step).await {
+        Ok(Called::Stopped(status)) => keep(reconciler, &berth, Some(&status)).await.map(|()| None),
+        Ok(Called::Reached(status)) => succeed(reconciler, &berth, &status).await.map(|()| None),
+        Ok(Called::Deleted) => deleted(reconciler, &berth).await.map(|()| Some(Outcome::Done)),
+        Err(error) => fail(reconciler, &berth, &error).await.map(Some),
+    }
+}
+
+enum Called {
+    Stopped(Status),
+    Reached(Status),
+    Deleted,
+}
+
+async fn call(reconciler: &Reconciler, berth: &Berth, step: Step) -> Result<Called, crate::node_client::Error> {
+    match step {
+        Step::Stop => reconciler.node.stop(&berth.user).await.map(Called::Stopped),
+        Step::Delete => reconciler.node.delete(&berth.user).await.map(|()| Called::Deleted),
+        Step::Ensure(wanted) => {
+            let ensure =
+                Ensure { id: berth.id, image: berth.image.clone(), limits: berth.limits, wanted, allow_system: berth.allow_system };
+            reconciler.node.ensure(&berth.user, &ensure).await.map(Called::Reached)
+        }
+        Step::Foreign | Step::Nothing => {
+            let problem = Problem::new(
+                Refusal::Conflict,
+                "foreign_berth",
+                format!("the node holds a berth of {} that this database does not know", berth.user),
+            )
+            .hint("restore the database that belongs to this node, or remove the berth's record from the node");
+            Err(crate::node_client::Error::Problem("plan".to_owned(), problem))
+        }
+    }
+}
+
+/// What a person sees while the step is under way.
+fn wording(step: Step, there: bool) -> &'static str {
+    match step {
+        Step::Delete => "removing the berth",
+        Step::Stop | Step::Ensure(EnsureWanted::Stopped) if there => "stopping",
+        Step::Ensure(EnsureWanted::Running) if there => "starting",
+        Step::Ensure(EnsureWanted::Present) if there => "applying limits",
+        Step::Ensure(_) => "creating the berth",
+        Step::Stop | Step::Foreign | Step::Nothing => "checking",
+    }
+}
+
+async fn note(reconciler: &Reconciler, berth: &Berth, step: &str) -> Result<(), store::Error> {
+    let now = reconciler.clock.now();
+    let mut tx = reconciler.store.begin().await?;
+    for operation in store::operations::unfinished(&mut tx, berth.id).await? {
+        store::operations::set_step(&mut tx, operation.id, step, now).await?;
+    }
+    reconciler.store.commit(tx).await
+}
+
+async fn keep(reconciler: &Reconciler, berth: &Berth, status: Option<&Status>) -> Result<(), store::Error> {
+    let now = reconciler.clock.now();
+    if status == berth.status.as_ref() {
+        return Ok(());
+    }
+    let mut tx = reconciler.store.begin().await?;
+    match status {
+        Some(status) if status.id == berth.id => drop(store::berths::observe(&mut tx, status, now).await?),
+        _ => store::berths::forget_status(&mut tx, berth.id, now).await?,
+    }
+    reconciler.store.commit(tx).await
+}
+
+async fn succeed(reconciler: &Reconciler, berth: &Berth, status: &Status) -> Result<(), store::Error> {
+    let now = reconciler.clock.now();
+    let mut tx = reconciler.store.begin().await?;
+    store::berths::observe(&mut tx, status, now).await?;
+    store::berths::applied(&mut tx, berth.id, berth.generation, None).await?;
+    let operations = store::operations::unfinished(&mut tx, berth.id).await?;
+    for (id, state) in settle::succeed(&operations, berth.generation) {
+        let problem = (state == OperationState::Cancelled).then(superseded);
+        store::operations::finish(&mut tx, id, state, None, problem.as_ref(), now).await?;
+    }
+    reconciler.store.commit(tx).await
+}
+
+/// The node has nothing of the berth left: neither do we.
+async fn deleted(reconciler: &Reconciler, berth: &Berth) -> Result<(), store::Error> {
+    let now = reconciler.clock.now();
+    let mut tx = reconciler.store.begin().await?;
+    for operation in store::operations::unfinished(&mut tx, berth.id).await? {
+        let (state, problem) = match operation.kind {
+            Kind::BerthDelete => (OperationState::Succeeded, None),
+            _ => (OperationState::Cancelled, Some(superseded())),
+        };
+        store::operations::finish(&mut tx, operation.id, state, None, problem.as_ref(), now).await?;
+    }
+    store::berths::remove(&mut tx, berth.id).await?;
+    store::users::remove(&mut tx, berth.user_id).await?;
+    reconciler.store.commit(tx).await?;
+    tracing::info!(user = %berth.user, berth = %berth.id, "the berth is gone");
+    Ok(())
+}
+
+async fn fail(reconciler: &Reconciler, berth: &Berth, error: &crate::node_client::Error) -> Result<Outcome, store::Error> {
+    let problem = error.problem();
+    if error.is_transient() {
+        return wait(reconciler, berth, &problem).await;
+    }
+    tracing::warn!(user = %berth.user, berth = %berth.id, error = chain(error), "the node cannot do what is wanted");
+    // A create that failed was undone by the node; then there is nothing to keep here either.
+    let left = match reconciler.node.berth(&berth.user).await {
+        Ok(left) => left.is_some_and(|status| status.id == berth.id),
+        Err(_) => true,
+    };
+    refuse(reconciler, berth, &problem, left).await
+}
+
+/// The node cannot be reached now: say so, and give up on operations that have waited for too long. The intent stands.
+async fn wait(reconciler: &Reconciler, berth: &Berth, problem: &Problem) -> Result<Outcome, store::Error> {
+    let now = reconciler.clock.now();
+    let mut tx = reconciler.store.begin().await?;
+    for operation in store::operations::unfinished(&mut tx, berth.id).await? {
+        match now - operation.created_at > PATIENCE {
+            true => store::operations::finish(&mut tx, operation.id, OperationState::Failed, None, Some(problem), now).await?,
+            false => drop(store::operations::set_step(&mut tx, operation.id, &format!("waiting: {}", problem.detail), now).await?),
+        }
+    }
+    reconciler.store.commit(tx).await?;
+    Ok(Outcome::Retry)
+}
+
+/// The node has finally said no. `left` tells whether it holds something of the berth.
+async fn refuse(reconciler: &Reconciler, berth: &Berth, problem: &Problem, left: bool) -> Result<Outcome, store::Error> {
+    let now = reconciler.clock.now();
+    let mut tx = reconciler.store.begin().await?;
+    let operations = store::operations::unfinished(&mut tx, berth.id).await?;
+    let covered = |generation: Option<i64>| generation.is_some_and(|own| own <= berth.generation);
+    for operation in operations.iter().filter(|operation| covered(operation.generation)) {
+        store::operations::finish(&mut tx, operation.id, OperationState::Failed, None, Some(problem), now).await?;
+    }
+    let creating = operations.iter().any(|operation| operation.kind == Kind::BerthCreate);
+    let newest = store::berths::by_id(&mut tx, berth.id).await?.map(|newest| newest.generation);
+    let outcome = if berth.wanted == Wanted::Deleted {
+        store::berths::set_problem(&mut tx, berth.id, Some((problem, now))).await?;
+        Outcome::Retry
+    } else if creating && !left && newest == Some(berth.generation) {
+        let details = serde_json::json!({ "code": problem.code, "detail": problem.detail });
+        let entry = AuditEntry { action: "undo_create_berth", subject: berth.user.as_str(), details, operation: None };
+        store::audit::insert(&mut tx, &reconciler.clock, None, entry).await?;
+        store::berths::remove(&mut tx, berth.id).await?;
+        store::users::remove(&mut tx, berth.user_id).await?;
+        Outcome::Done
+    } else if berth.generation == berth.applied {
+        // The node has lost the berth and cannot make it again for now.
+        store::berths::set_problem(&mut tx, berth.id, Some((problem, now))).await?;
+        Outcome::Retry
+    } else {
+        if let (Some((profile, own)), true) = (settle::before(&operations, berth.generation), newest == Some(berth.generation)) {
+            store::berths::restore_limits(&mut tx, berth.id, profile, own, now).await?;
+        }
+        store::berths::applied(&mut tx, berth.id, berth.generation, Some((problem, now))).await?;
+        Outcome::Done
+    };
+    reconciler.store.commit(tx).await?;
+    Ok(outcome)
+}
+
+fn superseded() -> Problem {
+    Problem::new(Refusal::Conflict, "superseded", "a later request took its place")
+}

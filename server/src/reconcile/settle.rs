@@ -1,0 +1,78 @@
+//! Which operations end when the node has carried out a generation, or has refused it.
+
+use crate::domain::{Kind, Operation, OperationId, OperationState, OwnLimits, Parameters, ProfileId};
+
+/// How each of the operations up to `generation` ends when the node has done what is wanted.
+pub(super) fn succeed(operations: &[Operation], generation: i64) -> Vec<(OperationId, OperationState)> {
+    let covered = || operations.iter().filter(move |operation| operation.generation.is_some_and(|own| own <= generation));
+    let last_power = covered().filter(|operation| operation.kind.is_power()).map(|operation| operation.generation).max().flatten();
+    covered()
+        .map(|operation| {
+            let overtaken = operation.kind.is_power() && operation.generation < last_power;
+            (operation.id, if overtaken { OperationState::Cancelled } else { OperationState::Succeeded })
+        })
+        .collect()
+}
+
+/// What the berth had before the first of the changes that the node has refused.
+pub(super) fn before(operations: &[Operation], generation: i64) -> Option<(ProfileId, OwnLimits)> {
+    operations.iter().filter(|operation| operation.generation.is_some_and(|own| own <= generation)).find_map(|operation| {
+        match (operation.kind, &operation.parameters) {
+            (Kind::BerthChange, Parameters::Change { profile, own }) => Some((*profile, *own)),
+            _ => None,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::domain::BerthId;
+
+    fn operation(number: u128, kind: Kind, generation: i64) -> Operation {
+        Operation {
+            id: OperationId(Uuid::from_u128(number)),
+            kind,
+            subject: "alice".to_owned(),
+            berth_id: Some(BerthId(Uuid::nil())),
+            generation: Some(generation),
+            parameters: Parameters::None,
+            state: OperationState::Pending,
+            step: String::new(),
+            log: Vec::new(),
+            log_lines: 0,
+            result: None,
+            problem: None,
+            revision: 0,
+            actor: "root".to_owned(),
+            created_at: 0,
+            updated_at: 0,
+            finished_at: None,
+        }
+    }
+
+    #[test]
+    fn a_later_stop_overtakes_a_start_but_not_a_create_or_change() {
+        let operations = [
+            operation(1, Kind::BerthCreate, 1),
+            operation(2, Kind::BerthStart, 2),
+            operation(3, Kind::BerthChange, 3),
+            operation(4, Kind::BerthStop, 4),
+            operation(5, Kind::BerthStart, 5),
+        ];
+        let ends: Vec<_> = succeed(&operations, 4).into_iter().map(|(_, state)| state).collect();
+        assert_eq!(ends, [OperationState::Succeeded, OperationState::Cancelled, OperationState::Succeeded, OperationState::Succeeded]);
+    }
+
+    #[test]
+    fn a_refused_change_goes_back_to_what_was_before_the_first() {
+        let previous = |pids| Parameters::Change { profile: ProfileId(Uuid::nil()), own: OwnLimits { pids: Some(pids), ..OwnLimits::default() } };
+        let mut operations = [operation(1, Kind::BerthChange, 2), operation(2, Kind::BerthChange, 3)];
+        operations[0].parameters = previous(100);
+        operations[1].parameters = previous(200);
+        assert_eq!(before(&operations, 3).unwrap().1.pids, Some(100));
+        assert_eq!(before(&operations, 1), None);
+    }
+}

@@ -1,0 +1,110 @@
+//! Which pieces of work are under way, and which wait before they are tried again.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use uuid::Uuid;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// How a piece of work ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Done,
+    /// To be tried again after a pause.
+    Retry,
+}
+
+/// Bounded by the number of berths and unfinished image operations.
+#[derive(Default)]
+pub(super) struct Slots(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    running: HashSet<Uuid>,
+    paused: HashMap<Uuid, Pause>,
+}
+
+struct Pause {
+    attempts: u32,
+    generation: i64,
+    until: Instant,
+}
+
+impl Slots {
+    /// Takes the piece of work, unless it is under way, or paused and not changed since.
+    pub(super) fn take(&self, id: Uuid, generation: i64, now: Instant) -> bool {
+        let mut inner = self.lock();
+        let paused = inner.paused.get(&id).is_some_and(|pause| pause.generation == generation && pause.until > now);
+        !paused && inner.running.insert(id)
+    }
+
+    pub(super) fn finish(&self, id: Uuid, generation: i64, outcome: Outcome, now: Instant) {
+        let mut inner = self.lock();
+        inner.running.remove(&id);
+        match outcome {
+            Outcome::Done => {
+                inner.paused.remove(&id);
+            }
+            Outcome::Retry => {
+                let attempts = inner.paused.get(&id).filter(|pause| pause.generation == generation).map_or(0, |pause| pause.attempts) + 1;
+                let pause = FIRST_PAUSE.saturating_mul(1 << attempts.min(8)).min(LONGEST_PAUSE);
+                inner.paused.insert(id, Pause { attempts, generation, until: now + pause });
+            }
+        }
+    }
+
+    pub(super) fn is_running(&self, id: Uuid) -> bool {
+        self.lock().running.contains(&id)
+    }
+
+    /// When the first pause ends.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let inner = self.lock();
+        inner.paused.iter().filter(|(id, _)| !inner.running.contains(id)).map(|(_, pause)| pause.until).min()
+    }
+
+    pub(super) fn paused(&self) -> usize {
+        self.lock().paused.len()
+    }
+
+    /// Ends all pauses: what they waited for has come back.
+    pub(super) fn resume(&self) {
+        let now = Instant::now();
+        self.lock().paused.values_mut().for_each(|pause| pause.until = now);
+    }
+
+    /// Forgets pauses of work that is no longer asked for.
+    pub(super) fn retain(&self, wanted: &HashSet<Uuid>) {
+        self.lock().paused.retain(|id, _| wanted.contains(id));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_at_a_time_and_pauses_grow_until_something_changes() {
+        let (slots, id, now) = (Slots::default(), Uuid::nil(), Instant::now());
+        assert!(slots.take(id, 1, now));
+        assert!(!slots.take(id, 2, now), "it is under way");
+        slots.finish(id, 1, Outcome::Retry, now);
+        assert!(!slots.take(id, 1, now), "it pauses");
+        assert!(slots.take(id, 1, now + Duration::from_secs(1)));
+        slots.finish(id, 1, Outcome::Retry, now);
+        assert!(!slots.take(id, 1, now + Duration::from_secs(1)), "the second pause is longer");
+        assert!(slots.take(id, 2, now), "a new intent does not wait");
+        slots.finish(id, 2, Outcome::Done, now);
+        assert_eq!(slots.next(), None);
+    }
+}

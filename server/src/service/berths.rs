@@ -1,0 +1,275 @@
+//! Berths: assign, look, change, start, stop, restart, delete.
+
+use std::str::FromStr;
+
+use super::{Error, Service, authorise, history::Page, images::resolve, name, not_found, quota};
+use crate::{
+    authz::{self, Access, Operation as Op},
+    domain::{
+        AuditEntry, Berth, BerthId, Caller, Clock, HostUser, ImageRef, Kind, Operation, OperationId, OperationState, OwnLimits,
+        Parameters, Problem, ProfileName, Refusal, UserId, UserName, Wanted, Warning,
+    },
+    store::{self, Transaction, berths::NewBerth},
+};
+
+/// What an assignment asks for.
+#[derive(Clone, Debug)]
+pub struct AssignBerth {
+    pub user: String,
+    pub profile: Option<String>,
+    pub image: Option<String>,
+    pub own: OwnLimits,
+    pub allow_system: bool,
+    pub start: bool,
+}
+
+/// A value that is left as it is, taken from the profile again, or set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Change<T> {
+    #[default]
+    Keep,
+    Profile,
+    Set(T),
+}
+
+impl<T> Change<T> {
+    fn over(self, old: Option<T>) -> Option<T> {
+        match self {
+            Self::Keep => old,
+            Self::Profile => None,
+            Self::Set(value) => Some(value),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct ChangeBerth {
+    pub profile: Option<String>,
+    pub cpu_millis: Change<u32>,
+    pub memory_bytes: Change<u64>,
+    pub pids: Change<u32>,
+    pub disk_bytes: Change<u64>,
+}
+
+/// An accepted request.
+pub(super) type Accepted = (Operation, Vec<Warning>);
+
+const DEFAULT_PROFILE: &str = "default";
+
+impl Service {
+    pub async fn berths(&self, caller: &Caller, page: &Page) -> Result<Vec<Berth>, Error> {
+        let mut reader = self.store.reader().await?;
+        match authorise(caller, Op::ListBerths)? {
+            Access::All => Ok(store::berths::page(&mut reader, page.after(), page.limit).await?),
+            _ => match UserName::from_str(&caller.name) {
+                Ok(user) if user.as_str() > page.after() => Ok(store::berths::by_user(&mut reader, &user).await?.into_iter().collect()),
+                _ => Ok(Vec::new()),
+            },
+        }
+    }
+
+    pub async fn berth(&self, caller: &Caller, user: &str) -> Result<Berth, Error> {
+        let mut reader = self.store.reader().await?;
+        visible(&mut reader, caller, Op::ShowBerth, user).await
+    }
+
+    pub async fn assign_berth(&self, caller: &Caller, request: AssignBerth) -> Result<Accepted, Error> {
+        authorise(caller, Op::CreateBerth)?;
+        let user: UserName = name("user", &request.user)?;
+        let profile: ProfileName = name("profile", request.profile.as_deref().unwrap_or(DEFAULT_PROFILE))?;
+        let image = request.image.as_deref().map(|text| name::<ImageRef>("image", text)).transpose()?;
+        let mut reader = self.store.reader().await?;
+        let profile = store::profiles::by_name(&mut reader, &profile).await?.ok_or_else(|| not_found("profile", profile.as_str()))?;
+        quota::check_limits(request.own.over(profile.limits))?;
+        let default = store::settings::get(&mut reader, store::settings::DEFAULT_IMAGE).await?;
+        drop(reader);
+        let account = self.node.user(&user).await?.ok_or_else(|| not_found("user", user.as_str()))?;
+        check_account(&user, &account, request.allow_system)?;
+        let image = resolve(&self.node.images().await?, image, default)?;
+        let node = self.node.node().await?;
+
+        let (now, id) = (self.clock.now(), BerthId(self.clock.id()));
+        let wanted = if request.start { Wanted::Running } else { Wanted::Present };
+        let mut tx = self.store.begin().await?;
+        if store::berths::by_user(&mut tx, &user).await?.is_some() {
+            return Err(Problem::new(Refusal::Conflict, "berth_exists", format!("{user} has a berth already"))
+                .hint(format!("berth show {user}; to change its limits: berth set {user} …"))
+                .into());
+        }
+        // Everything that was looked up outside of the transaction is checked by its key: a profile that went meanwhile fails here.
+        let before = store::berths::sums(&mut tx).await?;
+        let user_id = UserId(self.clock.id());
+        store::users::insert(&mut tx, user_id, &user, account.uid, now).await?;
+        let berth = NewBerth {
+            id,
+            user: user_id,
+            profile: profile.id,
+            image: &image.digest,
+            image_name: &image.name,
+            own: request.own,
+            allow_system: request.allow_system,
+            wanted,
+            now,
+        };
+        store::berths::insert(&mut tx, &berth).await?;
+        let warnings = quota::check_host(&mut tx, before, &node, &self.policy).await?;
+        let details = serde_json::json!({
+            "profile": profile.name, "image": image.digest, "limits": request.own.over(profile.limits), "allow_system": request.allow_system,
+        });
+        let target = Target { user: &user, id, generation: 1 };
+        let operation = self.accept(tx, caller, (Op::CreateBerth, Kind::BerthCreate), target, Parameters::None, details).await?;
+        Ok((operation, warnings))
+    }
+
+    pub async fn change_berth(&self, caller: &Caller, user: &str, change: ChangeBerth) -> Result<Accepted, Error> {
+        authorise(caller, Op::ChangeBerth)?;
+        let profile = change.profile.as_deref().map(|text| name::<ProfileName>("profile", text)).transpose()?;
+        // For the warnings and the sum of the disks.
+        let node = self.node.node().await?;
+        let mut tx = self.store.begin().await?;
+        let berth = changeable(&mut tx, caller, Op::ChangeBerth, user).await?;
+        let profile_id = match profile {
+            Some(profile) => {
+                store::profiles::by_name(&mut tx, &profile).await?.ok_or_else(|| not_found("profile", profile.as_str()))?.id
+            }
+            None => berth.profile_id,
+        };
+        let own = OwnLimits {
+            cpu_millis: change.cpu_millis.over(berth.own.cpu_millis),
+            memory_bytes: change.memory_bytes.over(berth.own.memory_bytes),
+            pids: change.pids.over(berth.own.pids),
+            disk_bytes: change.disk_bytes.over(berth.own.disk_bytes),
+        };
+        let before = store::berths::sums(&mut tx).await?;
+        let generation = store::berths::limit(&mut tx, berth.id, profile_id, own, self.clock.now()).await?;
+        let changed = store::berths::by_id(&mut tx, berth.id).await?.ok_or_else(|| not_found("berth", user))?;
+        quota::check_limits(changed.limits)?;
+        let warnings = quota::check_host(&mut tx, before, &node, &self.policy).await?;
+        let details = serde_json::json!({ "profile": changed.profile, "before": berth.limits, "limits": changed.limits });
+        let previous = Parameters::Change { profile: berth.profile_id, own: berth.own };
+        let target = Target { user: &berth.user, id: berth.id, generation };
+        let operation = self.accept(tx, caller, (Op::ChangeBerth, Kind::BerthChange), target, previous, details).await?;
+        Ok((operation, warnings))
+    }
+
+    pub async fn start_berth(&self, caller: &Caller, user: &str) -> Result<Accepted, Error> {
+        self.want(caller, (Op::StartBerth, Kind::BerthStart), user, Wanted::Running).await
+    }
+
+    pub async fn stop_berth(&self, caller: &Caller, user: &str) -> Result<Accepted, Error> {
+        self.want(caller, (Op::StopBerth, Kind::BerthStop), user, Wanted::Stopped).await
+    }
+
+    pub async fn restart_berth(&self, caller: &Caller, user: &str) -> Result<Accepted, Error> {
+        self.want(caller, (Op::RestartBerth, Kind::BerthRestart), user, Wanted::Running).await
+    }
+
+    pub async fn delete_berth(&self, caller: &Caller, user: &str) -> Result<Accepted, Error> {
+        self.want(caller, (Op::DeleteBerth, Kind::BerthDelete), user, Wanted::Deleted).await
+    }
+
+    async fn want(&self, caller: &Caller, what: (Op, Kind), user: &str, wanted: Wanted) -> Result<Accepted, Error> {
+        let mut tx = self.store.begin().await?;
+        let berth = match wanted {
+            Wanted::Deleted => visible(&mut tx, caller, what.0, user).await?,
+            _ => changeable(&mut tx, caller, what.0, user).await?,
+        };
+        let now = self.clock.now();
+        let restart_after = (what.1 == Kind::BerthRestart).then_some(now);
+        let generation = store::berths::want(&mut tx, berth.id, wanted, restart_after, now).await?;
+        let target = Target { user: &berth.user, id: berth.id, generation };
+        let operation = self.accept(tx, caller, what, target, Parameters::None, serde_json::json!({})).await?;
+        Ok((operation, Vec::new()))
+    }
+
+    /// Writes the operation and the audit row, commits, and wakes the reconciler.
+    async fn accept(
+        &self,
+        mut tx: Transaction,
+        caller: &Caller,
+        (action, kind): (Op, Kind),
+        target: Target<'_>,
+        parameters: Parameters,
+        details: serde_json::Value,
+    ) -> Result<Operation, Error> {
+        let mut operation = pending(&self.clock, caller, kind, target.user.as_str(), parameters);
+        operation.berth_id = Some(target.id);
+        operation.generation = Some(target.generation);
+        store::operations::insert(&mut tx, &operation).await?;
+        let entry = AuditEntry { action: action.id(), subject: target.user.as_str(), details, operation: Some(operation.id) };
+        store::audit::insert(&mut tx, &self.clock, Some(caller), entry).await?;
+        self.store.commit(tx).await?;
+        self.store.announce();
+        Ok(operation)
+    }
+}
+
+struct Target<'a> {
+    user: &'a UserName,
+    id: BerthId,
+    generation: i64,
+}
+
+/// An operation that nobody has begun to carry out.
+pub(super) fn pending(clock: &Clock, caller: &Caller, kind: Kind, subject: &str, parameters: Parameters) -> Operation {
+    let now = clock.now();
+    Operation {
+        id: OperationId(clock.id()),
+        kind,
+        subject: subject.to_owned(),
+        berth_id: None,
+        generation: None,
+        parameters,
+        state: OperationState::Pending,
+        step: String::new(),
+        log: Vec::new(),
+        log_lines: 0,
+        result: None,
+        problem: None,
+        revision: 0,
+        actor: caller.name.clone(),
+        created_at: now,
+        updated_at: now,
+        finished_at: None,
+    }
+}
+
+/// The berth of `user`; for whoever may not see it there is none.
+pub(super) async fn visible(connection: &mut store::Connection, caller: &Caller, operation: Op, user: &str) -> Result<Berth, Error> {
+    authorise(caller, operation)?;
+    let user: UserName = name("user", user)?;
+    let missing = || {
+        let hint = match caller.name == user.as_str() {
+            true => format!("ask an administrator of this host for one (berth assign {user})"),
+            false => format!("berth assign {user}"),
+        };
+        Error::from(Problem::new(Refusal::NotFound, "berth_not_found", format!("{user} has no berth")).hint(hint))
+    };
+    if !authz::permits(caller, operation, user.as_str()) {
+        return Err(missing());
+    }
+    store::berths::by_user(connection, &user).await?.ok_or_else(missing)
+}
+
+/// The same, and it is not about to go.
+async fn changeable(connection: &mut store::Connection, caller: &Caller, operation: Op, user: &str) -> Result<Berth, Error> {
+    let berth = visible(connection, caller, operation, user).await?;
+    match berth.wanted {
+        Wanted::Deleted => Err(Problem::new(Refusal::Conflict, "berth_deleting", format!("the berth of {user} is being deleted"))
+            .hint(format!("wait until it is gone, then: berth assign {user}"))
+            .into()),
+        _ => Ok(berth),
+    }
+}
+
+fn check_account(user: &UserName, account: &HostUser, allow_system: bool) -> Result<(), Error> {
+    if account.uid == 0 {
+        let detail = format!("{user} is the superuser; root cannot have a berth");
+        return Err(Problem::new(Refusal::Limit, "root_not_allowed", detail).hint("assign the berth to an ordinary account").into());
+    }
+    if account.system && !allow_system {
+        let detail = format!("{user} (uid {}) is a system account", account.uid);
+        return Err(Problem::new(Refusal::Limit, "system_account", detail).hint("pass --allow-system if this is meant").into());
+    }
+    Ok(())
+}

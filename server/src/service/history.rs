@@ -1,0 +1,107 @@
+//! Operations and the audit trail.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::{Error, Service, authorise};
+use crate::{
+    authz::{self, Access, Operation as Op},
+    domain::{AuditId, AuditRecord, Caller, Operation, OperationId, OperationState, Problem, Refusal},
+    store,
+};
+
+/// One page of a list.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// As the page before said.
+    pub cursor: Option<String>,
+    pub limit: u32,
+}
+
+impl Page {
+    /// Where a list that is ordered by name goes on.
+    pub(super) fn after(&self) -> &str {
+        self.cursor.as_deref().unwrap_or_default()
+    }
+
+    /// Where a list that is ordered by id goes on.
+    fn before(&self) -> Result<Option<Uuid>, Error> {
+        self.cursor
+            .as_deref()
+            .map(|cursor| {
+                cursor.parse().map_err(|_| {
+                    Problem::new(Refusal::Invalid, "invalid_cursor", "the cursor is not one that a page of this list gave").into()
+                })
+            })
+            .transpose()
+    }
+}
+
+impl Service {
+    pub async fn operations(&self, caller: &Caller, subject: Option<&str>, page: &Page) -> Result<Vec<Operation>, Error> {
+        let Some(subject) = subjects(caller, Op::ListOperations, subject)? else { return Ok(Vec::new()) };
+        let before = page.before()?.map(OperationId);
+        let mut reader = self.store.reader().await?;
+        Ok(store::operations::page(&mut reader, subject, before, page.limit).await?)
+    }
+
+    pub async fn operation(&self, caller: &Caller, id: OperationId) -> Result<Operation, Error> {
+        self.visible_operation(caller, Op::ShowOperation, id).await
+    }
+
+    /// The operation as soon as it has finished, or its revision is not `revision`; after `timeout` as it is then.
+    pub async fn wait(
+        &self,
+        caller: &Caller,
+        id: OperationId,
+        timeout: Duration,
+        revision: Option<u64>,
+    ) -> Result<Operation, Error> {
+        let deadline = tokio::time::Instant::now() + timeout;
+        // Subscribed before the first look, so that no change falls between the two.
+        let mut changes = self.store.changes();
+        loop {
+            changes.mark_unchanged();
+            let operation = self.visible_operation(caller, Op::WaitOperation, id).await?;
+            let finished =
+                matches!(operation.state, OperationState::Succeeded | OperationState::Failed | OperationState::Cancelled);
+            if finished || revision.is_some_and(|known| known != operation.revision) {
+                return Ok(operation);
+            }
+            match tokio::time::timeout_at(deadline, changes.changed()).await {
+                Ok(Ok(())) => {}
+                _ => return Ok(operation),
+            }
+        }
+    }
+
+    pub async fn audit(&self, caller: &Caller, subject: Option<&str>, page: &Page) -> Result<Vec<AuditRecord>, Error> {
+        let Some(subject) = subjects(caller, Op::ListAudit, subject)? else { return Ok(Vec::new()) };
+        let before = page.before()?.map(AuditId);
+        let mut reader = self.store.reader().await?;
+        Ok(store::audit::page(&mut reader, subject, before, page.limit).await?)
+    }
+
+    async fn visible_operation(&self, caller: &Caller, operation: Op, id: OperationId) -> Result<Operation, Error> {
+        authorise(caller, operation)?;
+        let mut reader = self.store.reader().await?;
+        store::operations::by_id(&mut reader, id)
+            .await?
+            // An image may have the name of a user; its operations are not his.
+            .filter(|found| match found.berth_id {
+                Some(_) => authz::permits(caller, operation, &found.subject),
+                None => authz::access(caller.role, operation) == Access::All,
+            })
+            .ok_or_else(|| super::not_found("operation", &id.to_string()))
+    }
+}
+
+/// Whose rows are listed: everybody's (`Some(None)`), one subject's, or nobody's.
+fn subjects<'a>(caller: &'a Caller, operation: Op, asked: Option<&'a str>) -> Result<Option<Option<&'a str>>, Error> {
+    Ok(match authorise(caller, operation)? {
+        Access::All => Some(asked),
+        _ if asked.is_none_or(|asked| asked == caller.name) => Some(Some(&caller.name)),
+        _ => None,
+    })
+}

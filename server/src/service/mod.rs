@@ -1,0 +1,111 @@
+//! What the API does: authorise, validate, write the intent in one transaction with its audit row and operation, wake the reconciler.
+//!
+//! The service reads from the node (accounts, images, console, doctor) and passes exec streams through; it never asks the node to change
+//! anything: that is the reconciler's.
+
+mod berths;
+mod exec;
+mod history;
+mod host;
+mod images;
+mod profiles;
+mod quota;
+
+use std::sync::Arc;
+
+pub use berths::{AssignBerth, ChangeBerth, Change};
+pub use history::Page;
+pub use host::NodeSummary;
+pub use images::{ImageState};
+pub use profiles::{ChangeProfile, CreateProfile};
+
+use tokio::sync::watch;
+
+use crate::{
+    authz::{self, Access, Operation},
+    config::Policy,
+    domain::{Caller, Clock, InvalidName, Problem, ReconcileReport, Refusal},
+    node_client::{self, NodeClient, Uploads},
+    store::{self, Store},
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request was understood and refused.
+    #[error("{}", .0.detail)]
+    Refused(Problem),
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error(transparent)]
+    Node(#[from] node_client::Error),
+}
+
+impl From<Problem> for Error {
+    fn from(problem: Problem) -> Self {
+        Self::Refused(problem)
+    }
+}
+
+/// Everything that the API needs.
+pub struct Service {
+    store: Arc<Store>,
+    node: Arc<NodeClient>,
+    uploads: Arc<Uploads>,
+    policy: Policy,
+    clock: Clock,
+    reconciler: watch::Receiver<ReconcileReport>,
+}
+
+impl Service {
+    pub fn new(
+        store: Arc<Store>,
+        node: Arc<NodeClient>,
+        uploads: Arc<Uploads>,
+        policy: Policy,
+        clock: Clock,
+        reconciler: watch::Receiver<ReconcileReport>,
+    ) -> Self {
+        Self { store, node, uploads, policy, clock, reconciler }
+    }
+
+    /// True when the database works and the node answers.
+    pub async fn ready(&self) -> Result<(), Error> {
+        self.store.ping(false).await?;
+        self.node.node().await?;
+        Ok(())
+    }
+}
+
+/// Refuses what no role short of a higher one may do.
+fn authorise(caller: &Caller, operation: Operation) -> Result<Access, Error> {
+    match authz::access(caller.role, operation) {
+        Access::None => Err(Problem::new(
+            Refusal::NotPermitted,
+            "not_permitted",
+            format!("{} ({}) may not do this ({})", caller.name, caller.role.as_str(), operation.id()),
+        )
+        .hint("ask an administrator of this host, or use sudo")
+        .into()),
+        access => Ok(access),
+    }
+}
+
+/// Refuses a name that cannot be one, with a code of its own.
+fn name<T: std::str::FromStr<Err = InvalidName>>(what: &str, text: &str) -> Result<T, Error> {
+    text.parse().map_err(|error: InvalidName| {
+        // A name of megabytes would come back in the answer and the log.
+        Problem::new(Refusal::Invalid, &format!("invalid_{what}_name"), shorten(&error.to_string())).into()
+    })
+}
+
+fn shorten(text: &str) -> String {
+    const MOST: usize = 200;
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+fn not_found(what: &str, name: &str) -> Error {
+    Problem::new(Refusal::NotFound, &format!("{what}_not_found"), format!("there is no {what} {name}")).into()
+}

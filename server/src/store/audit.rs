@@ -1,0 +1,102 @@
+//! The audit trail: rows are added in the transaction of the intent they speak of, and never changed.
+
+use sqlx::FromRow;
+
+use super::{Connection, During, Error, from_json, id, to_json, unsigned};
+use crate::domain::{AuditEntry, AuditId, AuditRecord, Caller, Clock, OperationId};
+
+#[derive(FromRow)]
+struct Row {
+    id: String,
+    at: i64,
+    actor: String,
+    actor_uid: Option<i64>,
+    role: String,
+    action: String,
+    subject: String,
+    details: String,
+    operation_id: Option<String>,
+    request_id: Option<String>,
+}
+
+impl TryFrom<Row> for AuditRecord {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self, Error> {
+        Ok(Self {
+            id: AuditId(id("audit", row.id)?),
+            at: row.at,
+            actor: row.actor,
+            actor_uid: row.actor_uid.map(|uid| unsigned("audit", "actor_uid", uid)).transpose()?,
+            role: row.role,
+            action: row.action,
+            subject: row.subject,
+            details: from_json("audit", "details", row.details)?,
+            operation_id: row.operation_id.map(|text| id("audit", text).map(OperationId)).transpose()?,
+            request_id: row.request_id,
+        })
+    }
+}
+
+/// Adds what `caller` asked for, or what the server did by itself.
+pub async fn insert(connection: &mut Connection, clock: &Clock, caller: Option<&Caller>, entry: AuditEntry<'_>) -> Result<(), Error> {
+    sqlx::query(
+        "INSERT INTO audit (id, at, actor, actor_uid, role, action, subject, details, operation_id, request_id)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+    )
+    .bind(clock.id().to_string())
+    .bind(clock.now())
+    .bind(caller.map_or("berth-server", |caller| &caller.name))
+    .bind(caller.map(|caller| i64::from(caller.uid)))
+    .bind(caller.map_or("system", |caller| caller.role.as_str()))
+    .bind(entry.action)
+    .bind(entry.subject)
+    .bind(to_json(&entry.details))
+    .bind(entry.operation.map(|id| id.to_string()))
+    .bind(caller.map(|caller| caller.request_id.as_str()))
+    .execute(connection)
+    .await
+    .during("write the audit trail")?;
+    Ok(())
+}
+
+/// Up to `limit` rows older than `before`, newest first; of one subject, or of all.
+pub async fn page(
+    connection: &mut Connection,
+    subject: Option<&str>,
+    before: Option<AuditId>,
+    limit: u32,
+) -> Result<Vec<AuditRecord>, Error> {
+    // "g" sorts after every UUID in text.
+    let before = before.map_or_else(|| "g".to_owned(), |id| id.to_string());
+    let rows: Vec<Row> = match subject {
+        Some(subject) => {
+            sqlx::query_as("SELECT * FROM audit WHERE subject = $1 AND id < $2 ORDER BY id DESC LIMIT $3")
+                .bind(subject)
+                .bind(before)
+                .bind(i64::from(limit))
+                .fetch_all(connection)
+                .await
+        }
+        None => {
+            sqlx::query_as("SELECT * FROM audit WHERE id < $1 ORDER BY id DESC LIMIT $2")
+                .bind(before)
+                .bind(i64::from(limit))
+                .fetch_all(connection)
+                .await
+        }
+    }
+    .during("read the audit trail")?;
+    rows.into_iter().map(AuditRecord::try_from).collect()
+}
+
+/// Drops rows older than `before`, at most `limit` of them; returns how many went.
+pub async fn prune(connection: &mut Connection, before: i64, limit: u32) -> Result<u64, Error> {
+    let result = sqlx::query("DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < $1 ORDER BY id LIMIT $2)")
+        .bind(before)
+        .bind(i64::from(limit))
+        .execute(connection)
+        .await
+        .during("prune the audit trail")?;
+    Ok(result.rows_affected())
+}

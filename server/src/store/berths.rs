@@ -1,0 +1,339 @@
+//! Berths: intent, and what the node last reported.
+
+use sqlx::FromRow;
+
+use super::{Connection, During, Error, from_json, id, signed, to_json, touched, unsigned, variant};
+use crate::domain::{Berth, BerthId, Limits, OwnLimits, Problem, ProfileId, Status, UserId, UserName, Wanted};
+
+const TABLE: &str = "berths";
+
+macro_rules! select {
+    ($tail:literal) => {
+        concat!(
+            "SELECT b.id, b.user_id, u.name AS user_name, u.uid AS user_uid, b.profile_id, p.name AS profile_name, b.image, b.image_name,
+                    b.cpu_millis, b.memory_bytes, b.pids, b.disk_bytes,
+                    p.cpu_millis AS profile_cpu_millis, p.memory_bytes AS profile_memory_bytes, p.pids AS profile_pids,
+                    p.disk_bytes AS profile_disk_bytes, b.allow_system, b.wanted, b.restart_after, b.generation, b.applied, b.status,
+                    b.problem, b.observed_at, b.created_at, b.updated_at
+             FROM berths b JOIN users u ON u.id = b.user_id JOIN profiles p ON p.id = b.profile_id ",
+            $tail
+        )
+    };
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: String,
+    user_id: String,
+    user_name: String,
+    user_uid: i64,
+    profile_id: String,
+    profile_name: String,
+    image: String,
+    image_name: String,
+    cpu_millis: Option<i64>,
+    memory_bytes: Option<i64>,
+    pids: Option<i64>,
+    disk_bytes: Option<i64>,
+    profile_cpu_millis: i64,
+    profile_memory_bytes: i64,
+    profile_pids: i64,
+    profile_disk_bytes: i64,
+    allow_system: bool,
+    wanted: String,
+    restart_after: Option<i64>,
+    generation: i64,
+    applied: i64,
+    status: Option<String>,
+    problem: Option<String>,
+    observed_at: Option<i64>,
+    created_at: i64,
+    updated_at: i64,
+}
+
+impl TryFrom<Row> for Berth {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self, Error> {
+        let own = OwnLimits {
+            cpu_millis: row.cpu_millis.map(|value| unsigned(TABLE, "cpu_millis", value)).transpose()?,
+            memory_bytes: row.memory_bytes.map(|value| unsigned(TABLE, "memory_bytes", value)).transpose()?,
+            pids: row.pids.map(|value| unsigned(TABLE, "pids", value)).transpose()?,
+            disk_bytes: row.disk_bytes.map(|value| unsigned(TABLE, "disk_bytes", value)).transpose()?,
+        };
+        let profile = Limits {
+            cpu_millis: unsigned("profiles", "cpu_millis", row.profile_cpu_millis)?,
+            memory_bytes: unsigned("profiles", "memory_bytes", row.profile_memory_bytes)?,
+            pids: unsigned("profiles", "pids", row.profile_pids)?,
+            disk_bytes: unsigned("profiles", "disk_bytes", row.profile_disk_bytes)?,
+        };
+        Ok(Self {
+            id: BerthId(id(TABLE, row.id)?),
+            user_id: UserId(id(TABLE, row.user_id)?),
+            user: row.user_name.parse().map_err(|_| Error::Corrupt { table: "users", column: "name", value: row.user_name })?,
+            uid: unsigned("users", "uid", row.user_uid)?,
+            profile_id: ProfileId(id(TABLE, row.profile_id)?),
+            profile: row.profile_name,
+            image: row.image,
+            image_name: row.image_name,
+            own,
+            limits: own.over(profile),
+            allow_system: row.allow_system,
+            wanted: variant(&Wanted::ALL, Wanted::as_str, TABLE, "wanted", row.wanted)?,
+            restart_after: row.restart_after,
+            generation: row.generation,
+            applied: row.applied,
+            status: row.status.map(|text| from_json(TABLE, "status", text)).transpose()?,
+            problem: row.problem.map(|text| from_json(TABLE, "problem", text)).transpose()?,
+            observed_at: row.observed_at,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        })
+    }
+}
+
+/// A berth that is about to be stored; its first generation is 1, of which nothing is applied.
+#[derive(Clone, Debug)]
+pub struct NewBerth<'a> {
+    pub id: BerthId,
+    pub user: UserId,
+    pub profile: ProfileId,
+    pub image: &'a str,
+    pub image_name: &'a str,
+    pub own: OwnLimits,
+    pub allow_system: bool,
+    pub wanted: Wanted,
+    pub now: i64,
+}
+
+pub async fn insert(connection: &mut Connection, berth: &NewBerth<'_>) -> Result<(), Error> {
+    sqlx::query(
+        "INSERT INTO berths (id, user_id, profile_id, image, image_name, cpu_millis, memory_bytes, pids, disk_bytes, allow_system, wanted,
+                             generation, applied, state, created_at, updated_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 1, 0, 'stopped', $12, $12)",
+    )
+    .bind(berth.id.to_string())
+    .bind(berth.user.to_string())
+    .bind(berth.profile.to_string())
+    .bind(berth.image)
+    .bind(berth.image_name)
+    .bind(berth.own.cpu_millis.map(i64::from))
+    .bind(berth.own.memory_bytes.map(signed))
+    .bind(berth.own.pids.map(i64::from))
+    .bind(berth.own.disk_bytes.map(signed))
+    .bind(berth.allow_system)
+    .bind(berth.wanted.as_str())
+    .bind(berth.now)
+    .execute(connection)
+    .await
+    .during("store the berth")?;
+    Ok(())
+}
+
+pub async fn by_user(connection: &mut Connection, user: &UserName) -> Result<Option<Berth>, Error> {
+    let row: Option<Row> =
+        sqlx::query_as(select!("WHERE u.name = $1")).bind(user.as_str()).fetch_optional(connection).await.during("look up a berth")?;
+    row.map(Berth::try_from).transpose()
+}
+
+pub async fn by_id(connection: &mut Connection, id: BerthId) -> Result<Option<Berth>, Error> {
+    let row: Option<Row> =
+        sqlx::query_as(select!("WHERE b.id = $1")).bind(id.to_string()).fetch_optional(connection).await.during("look up a berth")?;
+    row.map(Berth::try_from).transpose()
+}
+
+/// Up to `limit` berths whose users come after `after`, in the order of names.
+pub async fn page(connection: &mut Connection, after: &str, limit: u32) -> Result<Vec<Berth>, Error> {
+    let rows: Vec<Row> = sqlx::query_as(select!("WHERE u.name > $1 ORDER BY u.name LIMIT $2"))
+        .bind(after)
+        .bind(i64::from(limit))
+        .fetch_all(connection)
+        .await
+        .during("list berths")?;
+    rows.into_iter().map(Berth::try_from).collect()
+}
+
+/// Berths for which there is something to do, with their generations: a new intent, or nothing known of them on the node.
+pub async fn due(connection: &mut Connection) -> Result<Vec<(BerthId, i64)>, Error> {
+    let rows: Vec<(String, i64)> = sqlx::query_as(
+        "SELECT id, generation FROM berths WHERE generation > applied OR wanted = 'deleted' OR status IS NULL ORDER BY id",
+    )
+    .fetch_all(connection)
+    .await
+    .during("list what is to be done")?;
+    rows.into_iter().map(|(text, generation)| Ok((BerthId(id(TABLE, text)?), generation))).collect()
+}
+
+/// Asks for another state; returns the new generation.
+pub async fn want(
+    connection: &mut Connection,
+    id: BerthId,
+    wanted: Wanted,
+    restart_after: Option<i64>,
+    now: i64,
+) -> Result<i64, Error> {
+    sqlx::query_scalar(
+        "UPDATE berths SET wanted = $2, restart_after = $3, generation = generation + 1, updated_at = $4 WHERE id = $1
+         RETURNING generation",
+    )
+    .bind(id.to_string())
+    .bind(wanted.as_str())
+    .bind(restart_after)
+    .bind(now)
+    .fetch_one(connection)
+    .await
+    .during("store what is wanted of the berth")
+}
+
+/// Asks for other limits; returns the new generation.
+pub async fn limit(connection: &mut Connection, id: BerthId, profile: ProfileId, own: OwnLimits, now: i64) -> Result<i64, Error> {
+    sqlx::query_scalar(
+        "UPDATE berths SET profile_id = $2, cpu_millis = $3, memory_bytes = $4, pids = $5, disk_bytes = $6, generation = generation + 1,
+                           updated_at = $7
+         WHERE id = $1 RETURNING generation",
+    )
+    .bind(id.to_string())
+    .bind(profile.to_string())
+    .bind(own.cpu_millis.map(i64::from))
+    .bind(own.memory_bytes.map(signed))
+    .bind(own.pids.map(i64::from))
+    .bind(own.disk_bytes.map(signed))
+    .bind(now)
+    .fetch_one(connection)
+    .await
+    .during("store the limits of the berth")
+}
+
+/// Puts back the limits that the node has kept after refusing others; asks for nothing.
+pub async fn restore_limits(connection: &mut Connection, id: BerthId, profile: ProfileId, own: OwnLimits, now: i64) -> Result<(), Error> {
+    sqlx::query(
+        "UPDATE berths SET profile_id = $2, cpu_millis = $3, memory_bytes = $4, pids = $5, disk_bytes = $6, updated_at = $7 WHERE id = $1",
+    )
+    .bind(id.to_string())
+    .bind(profile.to_string())
+    .bind(own.cpu_millis.map(i64::from))
+    .bind(own.memory_bytes.map(signed))
+    .bind(own.pids.map(i64::from))
+    .bind(own.disk_bytes.map(signed))
+    .bind(now)
+    .execute(connection)
+    .await
+    .during("put the limits of the berth back")?;
+    Ok(())
+}
+
+/// Asks that every berth of a profile takes on its limits.
+pub async fn touch_profile(connection: &mut Connection, profile: ProfileId, now: i64) -> Result<(), Error> {
+    sqlx::query("UPDATE berths SET generation = generation + 1, updated_at = $2 WHERE profile_id = $1 AND wanted <> 'deleted'")
+        .bind(profile.to_string())
+        .bind(now)
+        .execute(connection)
+        .await
+        .during("pass the profile's limits on")?;
+    Ok(())
+}
+
+/// Notes that the node has carried out `generation`, or has finally refused it because of `problem`. What was wanted is no longer pending
+/// then, unless something newer is: a berth that was stopped as asked may wake on its next connection, and nobody stops it again.
+pub async fn applied(connection: &mut Connection, id: BerthId, generation: i64, problem: Option<(&Problem, i64)>) -> Result<(), Error> {
+    let result = sqlx::query(
+        "UPDATE berths SET applied = $2, problem = $3,
+                           wanted = CASE WHEN generation = $2 AND wanted <> 'deleted' THEN 'present' ELSE wanted END
+         WHERE id = $1",
+    )
+        .bind(id.to_string())
+        .bind(generation)
+        .bind(problem.as_ref().map(to_json))
+        .execute(connection)
+        .await
+        .during("note what the node has done")?;
+    touched(&result, "note what the node has done")
+}
+
+/// Notes why the intent cannot be carried out for now.
+pub async fn set_problem(connection: &mut Connection, id: BerthId, problem: Option<(&Problem, i64)>) -> Result<(), Error> {
+    sqlx::query("UPDATE berths SET problem = $2 WHERE id = $1")
+        .bind(id.to_string())
+        .bind(problem.as_ref().map(to_json))
+        .execute(connection)
+        .await
+        .during("note a problem of the berth")?;
+    Ok(())
+}
+
+/// Keeps what the node reported; false when that is known already, or no berth has this id.
+pub async fn observe(connection: &mut Connection, status: &Status, now: i64) -> Result<bool, Error> {
+    let result = sqlx::query(
+        "UPDATE berths SET state = $2, status = $3, observed_at = $4 WHERE id = $1 AND (status IS NULL OR status <> $3)",
+    )
+        .bind(status.id.to_string())
+        .bind(status.state.as_str())
+        .bind(to_json(status))
+        .bind(now)
+        .execute(connection)
+        .await
+        .during("keep the state of the berth")?;
+    Ok(result.rows_affected() > 0)
+}
+
+/// Notes that the node knows no such berth.
+pub async fn forget_status(connection: &mut Connection, id: BerthId, now: i64) -> Result<(), Error> {
+    sqlx::query("UPDATE berths SET state = 'stopped', status = NULL, observed_at = $2 WHERE id = $1")
+        .bind(id.to_string())
+        .bind(now)
+        .execute(connection)
+        .await
+        .during("keep the state of the berth")?;
+    Ok(())
+}
+
+/// Ids of berths that the node has reported.
+pub async fn observed(connection: &mut Connection) -> Result<Vec<BerthId>, Error> {
+    let rows: Vec<String> = sqlx::query_scalar("SELECT id FROM berths WHERE status IS NOT NULL")
+        .fetch_all(connection)
+        .await
+        .during("list observed berths")?;
+    rows.into_iter().map(|text| id(TABLE, text).map(BerthId)).collect()
+}
+
+pub async fn remove(connection: &mut Connection, id: BerthId) -> Result<(), Error> {
+    sqlx::query("DELETE FROM berths WHERE id = $1").bind(id.to_string()).execute(connection).await.during("remove the berth")?;
+    Ok(())
+}
+
+/// What all berths together were promised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sums {
+    pub cpu_millis: u64,
+    pub memory_bytes: u64,
+    pub disk_bytes: u64,
+    pub berths: u64,
+}
+
+/// Sums of the limits of all berths that are not being deleted; call it again after a change in the same transaction.
+pub async fn sums(connection: &mut Connection) -> Result<Sums, Error> {
+    let (cpu, memory, disk, berths): (i64, i64, i64, i64) = sqlx::query_as(
+        "SELECT CAST(COALESCE(SUM(COALESCE(b.cpu_millis, p.cpu_millis)), 0) AS BIGINT),
+                CAST(COALESCE(SUM(COALESCE(b.memory_bytes, p.memory_bytes)), 0) AS BIGINT),
+                CAST(COALESCE(SUM(COALESCE(b.disk_bytes, p.disk_bytes)), 0) AS BIGINT), COUNT(*)
+         FROM berths b JOIN profiles p ON p.id = b.profile_id WHERE b.wanted <> 'deleted'",
+    )
+    .fetch_one(connection)
+    .await
+    .during("sum up what berths were promised")?;
+    Ok(Sums {
+        cpu_millis: unsigned(TABLE, "cpu_millis", cpu)?,
+        memory_bytes: unsigned(TABLE, "memory_bytes", memory)?,
+        disk_bytes: unsigned(TABLE, "disk_bytes", disk)?,
+        berths: unsigned(TABLE, "id", berths)?,
+    })
+}
+
+/// Users whose berths stand on an image.
+pub async fn users_of_image(connection: &mut Connection, digest: &str) -> Result<Vec<String>, Error> {
+    sqlx::query_scalar("SELECT u.name FROM berths b JOIN users u ON u.id = b.user_id WHERE b.image = $1 ORDER BY u.name")
+        .bind(digest)
+        .fetch_all(connection)
+        .await
+        .during("list the berths on an image")
+}

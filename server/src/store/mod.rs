@@ -1,0 +1,222 @@
+//! All SQL of the server. One SQLite file in WAL mode: one writing connection (`BEGIN IMMEDIATE`), several reading ones.
+//!
+//! Functions are per entity, take a connection or transaction and return domain types. The SQL text is such that PostgreSQL takes it too
+//! (`$1`, TEXT ids, BIGINT milliseconds); migrations lie in pairs under `migrations/`. Who writes an intent calls [`Store::announce`]
+//! after the commit, which wakes the reconciler and whoever waits for an operation.
+
+pub mod audit;
+pub mod berths;
+pub mod operations;
+pub mod profiles;
+pub mod settings;
+pub mod users;
+
+use std::{path::Path, time::Duration};
+
+use sqlx::{
+    Sqlite, SqlitePool,
+    migrate::Migrator,
+    pool::PoolConnection,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+use tokio::sync::{Notify, watch};
+
+/// What store functions work on.
+pub type Connection = sqlx::SqliteConnection;
+pub type Transaction = sqlx::Transaction<'static, Sqlite>;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
+const READERS: u32 = 4;
+/// A lock is held for milliseconds; whoever waits longer is told so.
+const BUSY: Duration = Duration::from_secs(5);
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot open the database {path}")]
+    Open { path: String, source: sqlx::Error },
+    #[error("cannot migrate the database {path}")]
+    Migrate { path: String, source: sqlx::migrate::MigrateError },
+    #[error("cannot {what}")]
+    Sql { what: &'static str, source: sqlx::Error },
+    #[error("cannot {what}: one of this name exists")]
+    Exists { what: &'static str },
+    #[error("cannot {what}: the row is gone")]
+    Gone { what: &'static str },
+    #[error("{table}.{column} holds {value:?}, which is not understood")]
+    Corrupt { table: &'static str, column: &'static str, value: String },
+}
+
+pub struct Store {
+    write: SqlitePool,
+    read: SqlitePool,
+    intents: Notify,
+    changes: watch::Sender<u64>,
+}
+
+impl Store {
+    /// Opens the file, makes it when there is none, and brings its tables up to date.
+    pub async fn open(path: &Path) -> Result<Self, Error> {
+        let named = || path.display().to_string();
+        let open = |source| Error::Open { path: named(), source };
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY);
+        let write = pool(1).connect_with(options.clone()).await.map_err(open)?;
+        MIGRATIONS.run(&write).await.map_err(|source| Error::Migrate { path: named(), source })?;
+        let read = pool(READERS).connect_with(options.pragma("query_only", "ON")).await.map_err(open)?;
+        Ok(Self { write, read, intents: Notify::new(), changes: watch::Sender::new(0) })
+    }
+
+    /// A connection for reading.
+    pub async fn reader(&self) -> Result<PoolConnection<Sqlite>, Error> {
+        self.read.acquire().await.during("get a connection for reading")
+    }
+
+    /// The one writing transaction; others wait their turn.
+    pub async fn begin(&self) -> Result<Transaction, Error> {
+        self.write.begin_with("BEGIN IMMEDIATE").await.during("begin a transaction")
+    }
+
+    pub async fn commit(&self, transaction: Transaction) -> Result<(), Error> {
+        transaction.commit().await.during("commit")?;
+        self.changes.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
+    /// Says that there is something to carry out.
+    pub fn announce(&self) {
+        self.intents.notify_one();
+    }
+
+    /// Returns when an intent was announced since the last call.
+    pub async fn announced(&self) {
+        self.intents.notified().await;
+    }
+
+    /// Changes its value with every commit.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Whether a statement can be run and, with `write`, a transaction begun.
+    pub async fn ping(&self, write: bool) -> Result<(), Error> {
+        let mut reader = self.reader().await?;
+        sqlx::query("SELECT 1").execute(&mut *reader).await.during("ask the database")?;
+        if write {
+            let transaction = self.begin().await?;
+            transaction.rollback().await.during("roll back")?;
+        }
+        Ok(())
+    }
+
+    /// SQLite's own check of the file: `ok`, or what is wrong.
+    pub async fn check(&self) -> Result<String, Error> {
+        let mut reader = self.reader().await?;
+        sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&mut *reader).await.during("check the database file")
+    }
+
+    pub async fn close(&self) {
+        self.read.close().await;
+        self.write.close().await;
+    }
+}
+
+fn pool(connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new().max_connections(connections).min_connections(1).acquire_timeout(BUSY)
+}
+
+/// Says what was being done when a statement failed.
+trait During<T> {
+    fn during(self, what: &'static str) -> Result<T, Error>;
+}
+
+impl<T> During<T> for Result<T, sqlx::Error> {
+    fn during(self, what: &'static str) -> Result<T, Error> {
+        self.map_err(|source| match &source {
+            sqlx::Error::Database(error) if error.is_unique_violation() => Error::Exists { what },
+            _ => Error::Sql { what, source },
+        })
+    }
+}
+
+fn touched(result: &sqlx::sqlite::SqliteQueryResult, what: &'static str) -> Result<(), Error> {
+    match result.rows_affected() {
+        0 => Err(Error::Gone { what }),
+        _ => Ok(()),
+    }
+}
+
+/// The variant that is written as `text`.
+fn variant<T: Copy>(
+    all: &[T],
+    name: fn(T) -> &'static str,
+    table: &'static str,
+    column: &'static str,
+    text: String,
+) -> Result<T, Error> {
+    all.iter().copied().find(|one| name(*one) == text).ok_or(Error::Corrupt { table, column, value: text })
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(table: &'static str, column: &'static str, text: String) -> Result<T, Error> {
+    serde_json::from_str(&text).map_err(|_| Error::Corrupt { table, column, value: text })
+}
+
+fn to_json(value: &impl serde::Serialize) -> String {
+    // Domain types hold strings, numbers and lists of them; serialising those cannot fail.
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+fn id(table: &'static str, text: String) -> Result<uuid::Uuid, Error> {
+    text.parse().map_err(|_| Error::Corrupt { table, column: "id", value: text })
+}
+
+/// An unsigned figure from a BIGINT.
+fn unsigned<T: TryFrom<i64>>(table: &'static str, column: &'static str, value: i64) -> Result<T, Error> {
+    T::try_from(value).map_err(|_| Error::Corrupt { table, column, value: value.to_string() })
+}
+
+/// A BIGINT from an unsigned figure; [`crate::domain::Limits::MOST`] keeps all of them below its end.
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A store on a fresh file, which goes when the directory does.
+    pub(crate) async fn scratch() -> (tempfile::TempDir, Store) {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("berth.db")).await.unwrap();
+        (directory, store)
+    }
+
+    #[tokio::test]
+    async fn opening_twice_changes_nothing_and_readers_cannot_write() {
+        let (directory, store) = scratch().await;
+        store.ping(true).await.unwrap();
+        assert_eq!(store.check().await.unwrap(), "ok");
+        let mut reader = store.reader().await.unwrap();
+        assert!(sqlx::query("DELETE FROM profiles").execute(&mut *reader).await.is_err());
+        drop(reader);
+        store.close().await;
+        let again = Store::open(&directory.path().join("berth.db")).await.unwrap();
+        let mut reader = again.reader().await.unwrap();
+        assert_eq!(profiles::page(&mut reader, "", 10).await.unwrap().len(), 3);
+    }
+
+    #[test]
+    fn migrations_are_paired() {
+        let names = |kind: &str| {
+            let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations").join(kind);
+            let mut names: Vec<_> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names("sqlite"), names("postgres"));
+    }
+}

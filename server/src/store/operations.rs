@@ -1,0 +1,209 @@
+//! Operations.
+
+use sqlx::FromRow;
+
+use super::{Connection, During, Error, from_json, id, signed, to_json, unsigned, variant};
+use crate::domain::{BerthId, Kind, Operation, OperationId, OperationState, Problem};
+
+const TABLE: &str = "operations";
+
+#[derive(FromRow)]
+struct Row {
+    id: String,
+    kind: String,
+    subject: String,
+    berth_id: Option<String>,
+    generation: Option<i64>,
+    parameters: String,
+    state: String,
+    step: String,
+    log: String,
+    log_lines: i64,
+    result: Option<String>,
+    problem: Option<String>,
+    revision: i64,
+    actor: String,
+    created_at: i64,
+    updated_at: i64,
+    finished_at: Option<i64>,
+}
+
+impl TryFrom<Row> for Operation {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self, Error> {
+        Ok(Self {
+            id: OperationId(id(TABLE, row.id)?),
+            kind: variant(&Kind::ALL, Kind::as_str, TABLE, "kind", row.kind)?,
+            subject: row.subject,
+            berth_id: row.berth_id.map(|text| id(TABLE, text).map(BerthId)).transpose()?,
+            generation: row.generation,
+            parameters: from_json(TABLE, "parameters", row.parameters)?,
+            state: variant(&OperationState::ALL, OperationState::as_str, TABLE, "state", row.state)?,
+            step: row.step,
+            log: from_json(TABLE, "log", row.log)?,
+            log_lines: unsigned(TABLE, "log_lines", row.log_lines)?,
+            result: row.result,
+            problem: row.problem.map(|text| from_json(TABLE, "problem", text)).transpose()?,
+            revision: unsigned(TABLE, "revision", row.revision)?,
+            actor: row.actor,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+            finished_at: row.finished_at,
+        })
+    }
+}
+
+pub async fn insert(connection: &mut Connection, operation: &Operation) -> Result<(), Error> {
+    sqlx::query(
+        "INSERT INTO operations (id, kind, subject, berth_id, generation, parameters, state, step, log, log_lines, revision, actor,
+                                 created_at, updated_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13)",
+    )
+    .bind(operation.id.to_string())
+    .bind(operation.kind.as_str())
+    .bind(&operation.subject)
+    .bind(operation.berth_id.map(|id| id.to_string()))
+    .bind(operation.generation)
+    .bind(to_json(&operation.parameters))
+    .bind(operation.state.as_str())
+    .bind(&operation.step)
+    .bind(to_json(&operation.log))
+    .bind(signed(operation.log_lines))
+    .bind(signed(operation.revision))
+    .bind(&operation.actor)
+    .bind(operation.created_at)
+    .execute(connection)
+    .await
+    .during("store the operation")?;
+    Ok(())
+}
+
+pub async fn by_id(connection: &mut Connection, id: OperationId) -> Result<Option<Operation>, Error> {
+    let row: Option<Row> = sqlx::query_as("SELECT * FROM operations WHERE id = $1")
+        .bind(id.to_string())
+        .fetch_optional(connection)
+        .await
+        .during("look up an operation")?;
+    row.map(Operation::try_from).transpose()
+}
+
+/// Up to `limit` operations older than `before`, newest first; of one subject, or of all.
+pub async fn page(
+    connection: &mut Connection,
+    subject: Option<&str>,
+    before: Option<OperationId>,
+    limit: u32,
+) -> Result<Vec<Operation>, Error> {
+    // "g" sorts after every UUID in text.
+    let before = before.map_or_else(|| "g".to_owned(), |id| id.to_string());
+    let rows: Vec<Row> = match subject {
+        Some(subject) => {
+            sqlx::query_as("SELECT * FROM operations WHERE subject = $1 AND id < $2 ORDER BY id DESC LIMIT $3")
+                .bind(subject)
+                .bind(before)
+                .bind(i64::from(limit))
+                .fetch_all(connection)
+                .await
+        }
+        None => {
+            sqlx::query_as("SELECT * FROM operations WHERE id < $1 ORDER BY id DESC LIMIT $2")
+                .bind(before)
+                .bind(i64::from(limit))
+                .fetch_all(connection)
+                .await
+        }
+    }
+    .during("list operations")?;
+    rows.into_iter().map(Operation::try_from).collect()
+}
+
+/// Operations on a berth that are not finished, oldest first.
+pub async fn unfinished(connection: &mut Connection, berth: BerthId) -> Result<Vec<Operation>, Error> {
+    let rows: Vec<Row> = sqlx::query_as("SELECT * FROM operations WHERE berth_id = $1 AND finished_at IS NULL ORDER BY id")
+        .bind(berth.to_string())
+        .fetch_all(connection)
+        .await
+        .during("list unfinished operations")?;
+    rows.into_iter().map(Operation::try_from).collect()
+}
+
+/// Operations on images that are not finished, oldest first.
+pub async fn unfinished_images(connection: &mut Connection) -> Result<Vec<Operation>, Error> {
+    let rows: Vec<Row> = sqlx::query_as("SELECT * FROM operations WHERE berth_id IS NULL AND finished_at IS NULL ORDER BY id")
+        .fetch_all(connection)
+        .await
+        .during("list unfinished operations")?;
+    rows.into_iter().map(Operation::try_from).collect()
+}
+
+/// How many operations on images are not finished.
+pub async fn count_unfinished_images(connection: &mut Connection) -> Result<u32, Error> {
+    let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM operations WHERE berth_id IS NULL AND finished_at IS NULL")
+        .fetch_one(connection)
+        .await
+        .during("count unfinished operations")?;
+    unsigned(TABLE, "count", count)
+}
+
+/// Marks what an unfinished operation is doing; false when it said so already or has finished.
+pub async fn set_step(connection: &mut Connection, id: OperationId, step: &str, now: i64) -> Result<bool, Error> {
+    let result = sqlx::query(
+        "UPDATE operations SET state = 'running', step = $2, revision = revision + 1, updated_at = $3
+         WHERE id = $1 AND finished_at IS NULL AND (step <> $2 OR state <> 'running')",
+    )
+    .bind(id.to_string())
+    .bind(step)
+    .bind(now)
+    .execute(connection)
+    .await
+    .during("note the step of an operation")?;
+    Ok(result.rows_affected() > 0)
+}
+
+/// Replaces the kept lines of output.
+pub async fn set_log(connection: &mut Connection, id: OperationId, log: &[String], lines: u64, now: i64) -> Result<(), Error> {
+    sqlx::query("UPDATE operations SET log = $2, log_lines = $3, revision = revision + 1, updated_at = $4 WHERE id = $1")
+        .bind(id.to_string())
+        .bind(to_json(&log))
+        .bind(signed(lines))
+        .bind(now)
+        .execute(connection)
+        .await
+        .during("keep the output of an operation")?;
+    Ok(())
+}
+
+/// Ends an operation; one that has finished stays as it is.
+pub async fn finish(
+    connection: &mut Connection,
+    id: OperationId,
+    state: OperationState,
+    result: Option<&str>,
+    problem: Option<&Problem>,
+    now: i64,
+) -> Result<(), Error> {
+    sqlx::query(
+        "UPDATE operations SET state = $2, step = '', result = $3, problem = $4, revision = revision + 1, updated_at = $5, finished_at = $5
+         WHERE id = $1 AND finished_at IS NULL",
+    )
+    .bind(id.to_string())
+    .bind(state.as_str())
+    .bind(result)
+    .bind(problem.map(to_json))
+    .bind(now)
+    .execute(connection)
+    .await
+    .during("finish an operation")?;
+    Ok(())
+}
+
+/// Drops finished operations older than `before`.
+pub async fn prune(connection: &mut Connection, before: i64) -> Result<u64, Error> {
+    let result = sqlx::query("DELETE FROM operations WHERE finished_at < $1")
+        .bind(before)
+        .execute(connection)
+        .await
+        .during("prune operations")?;
+    Ok(result.rows_affected())
+}

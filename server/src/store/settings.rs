@@ -1,0 +1,33 @@
+//! Single values that administrators choose.
+
+use super::{Connection, During, Error};
+
+/// Name or digest of the image of berths that name none.
+pub const DEFAULT_IMAGE: &str = "default_image";
+
+pub async fn get(connection: &mut Connection, name: &str) -> Result<Option<String>, Error> {
+    sqlx::query_scalar("SELECT value FROM settings WHERE name = $1")
+        .bind(name)
+        .fetch_optional(connection)
+        .await
+        .during("read a setting")
+}
+
+pub async fn set(connection: &mut Connection, name: &str, value: &str, now: i64) -> Result<(), Error> {
+    sqlx::query(
+        "INSERT INTO settings (name, value, updated_at) VALUES ($1, $2, $3)
+         ON CONFLICT (name) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at",
+    )
+    .bind(name)
+    .bind(value)
+    .bind(now)
+    .execute(connection)
+    .await
+    .during("store a setting")?;
+    Ok(())
+}
+
+pub async fn clear(connection: &mut Connection, name: &str) -> Result<(), Error> {
+    sqlx::query("DELETE FROM settings WHERE name = $1").bind(name).execute(connection).await.during("clear a setting")?;
+    Ok(())
+}
