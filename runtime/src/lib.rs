@@ -8,13 +8,13 @@
 pub mod cgroup;
 pub mod container;
 pub mod disk;
+mod durable;
 pub mod error;
 pub mod fault;
 pub mod idmap;
 pub mod image;
 pub mod net;
 mod rootfs;
-
 pub mod seccomp;
 pub mod spec;
 pub mod undo;

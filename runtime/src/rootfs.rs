@@ -8,12 +8,13 @@
 use std::{
     ffi::CString,
     io::Write,
+    net::Ipv4Addr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Component, Path, PathBuf},
 };
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use oci_spec::runtime::Mount;
+use oci_spec::runtime::{Mount, Spec};
 use rustix::{
     fs::{
         AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, makedev, mkdirat, mknodat, openat, openat2, symlinkat,
@@ -26,12 +27,18 @@ use rustix::{
     process::{chdir, pivot_root},
 };
 
-use crate::{
-    cgroup::V1,
-    container::Bundle,
-    disk,
-    error::{Error, Result, Step},
-};
+use crate::error::{Error, Result, Step};
+
+/// What the container's root is made of.
+pub(crate) struct Contents<'a> {
+    pub(crate) spec: &'a Spec,
+    pub(crate) id_base: u32,
+    /// Small read-only files: path inside, contents.
+    pub(crate) files: &'a [(PathBuf, String)],
+    pub(crate) address: Ipv4Addr,
+    /// Mount options and host mount point of each v1 hierarchy; none on a pure cgroup v2 host.
+    pub(crate) v1: Vec<(&'a str, &'a Path)>,
+}
 
 /// Device nodes inside: name, major, minor. `console` swallows: a berth has no terminal of its own.
 const DEVICES: [(&str, u32, u32); 9] = [
@@ -64,25 +71,25 @@ fn bind_slot(index: usize) -> String {
     format!("bind{index}")
 }
 
-fn binds(bundle: &Bundle) -> impl Iterator<Item = &Mount> {
-    bundle.spec.mounts().iter().flatten().filter(|m| m.typ().as_deref() == Some("bind"))
+fn binds<'a>(contents: &Contents<'a>) -> impl Iterator<Item = &'a Mount> {
+    contents.spec.mounts().iter().flatten().filter(|m| m.typ().as_deref() == Some("bind"))
 }
 
 /// Builds the tree and makes it the root of the calling process. The caller is host root in a mount namespace of its own.
-/// Returns the disk's root directory, open for reading.
-pub(crate) fn stage(bundle: &Bundle, userns: BorrowedFd<'_>) -> Result<OwnedFd> {
+/// `disk` is the detached mount of the container's disk. Returns the disk's root directory, open for reading.
+pub(crate) fn stage(contents: &Contents<'_>, disk: OwnedFd, userns: BorrowedFd<'_>) -> Result<OwnedFd> {
     let everything: Option<&str> = None;
     mount(everything, "/", everything, MsFlags::MS_REC | MsFlags::MS_PRIVATE, everything).step("make private", "/")?;
 
     let image_path =
-        bundle.spec.root().as_ref().map(|r| r.path().clone()).ok_or_else(|| Error::Invalid("the spec names no root".into()))?;
+        contents.spec.root().as_ref().map(|r| r.path().clone()).ok_or_else(|| Error::Invalid("the spec names no root".into()))?;
     let image = clone_tree(CWD, &image_path)?;
     berth_sys::mount::set_attributes(image.as_fd(), berth_sys::mount::RDONLY | berth_sys::mount::NODEV, Some(userns))
         .step("id-map", "the image")?;
-    let mut parts = vec![(IMAGE.to_owned(), image), (DISK.to_owned(), disk::mount(&bundle.disk, userns)?)];
-    parts.push((DEV.to_owned(), devices(bundle.id_base)?));
-    parts.push((FILES.to_owned(), small_files(bundle)?));
-    for (index, bind) in binds(bundle).enumerate() {
+    let mut parts = vec![(IMAGE.to_owned(), image), (DISK.to_owned(), disk)];
+    parts.push((DEV.to_owned(), devices(contents.id_base)?));
+    parts.push((FILES.to_owned(), small_files(contents)?));
+    for (index, bind) in binds(contents).enumerate() {
         parts.push((bind_slot(index), host_bind(bind)?));
     }
 
@@ -113,7 +120,7 @@ fn replace_root() -> Result<()> {
 }
 
 /// Mounts the container's root and makes it `/`. The caller is root of all the container's namespaces and stands in the stage's tree.
-pub(crate) fn enter(bundle: &Bundle) -> Result<()> {
+pub(crate) fn enter(contents: &Contents<'_>) -> Result<()> {
     let options =
         [("lowerdir", format!("/{IMAGE}")), ("upperdir", format!("/{DISK}/rootfs/upper")), ("workdir", format!("/{DISK}/rootfs/work"))];
     let options: Vec<(&str, &str)> = options.iter().map(|(k, v)| (*k, v.as_str())).collect();
@@ -127,7 +134,7 @@ pub(crate) fn enter(bundle: &Bundle) -> Result<()> {
     let hard = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     attach(new_mount("proc", &[], hard)?.as_fd(), root, "proc")?;
     attach(new_mount("sysfs", &[], hard)?.as_fd(), root, "sys")?;
-    control_groups(bundle, root)?;
+    control_groups(contents, root)?;
     attach(clone_tree(CWD, Path::new(&format!("/{DEV}")))?.as_fd(), root, "dev")?;
     let pts = new_mount_with("devpts", &[("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")], &["newinstance"], hard_but_dev())?;
     attach(pts.as_fd(), root, "dev/pts")?;
@@ -135,13 +142,13 @@ pub(crate) fn enter(bundle: &Bundle) -> Result<()> {
     attach(new_mount("mqueue", &[], hard)?.as_fd(), root, "dev/mqueue")?;
     let run = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     attach(new_mount("tmpfs", &[("mode", "0755")], run)?.as_fd(), root, "run")?;
-    for (index, (inside, _)) in bundle.files.iter().enumerate() {
+    for (index, (inside, _)) in contents.files.iter().enumerate() {
         attach_file(clone_tree(CWD, Path::new(&format!("/{FILES}/{index}")))?.as_fd(), root, inside)?;
     }
-    for (index, bind) in binds(bundle).enumerate() {
+    for (index, bind) in binds(contents).enumerate() {
         attach(clone_tree(CWD, Path::new(&format!("/{}", bind_slot(index))))?.as_fd(), root, bind.destination())?;
     }
-    name_host(bundle, root)?;
+    name_host(contents, root)?;
     rustix::process::fchdir(root).step("enter", "the root")?;
     replace_root()
 }
@@ -151,15 +158,14 @@ fn hard_but_dev() -> MountAttrFlags {
 }
 
 /// `/sys/fs/cgroup` as the container's cgroup namespace shows it: cgroup2, or on hybrid hosts each v1 hierarchy and `unified`.
-fn control_groups(bundle: &Bundle, root: BorrowedFd<'_>) -> Result<()> {
+fn control_groups(contents: &Contents<'_>, root: BorrowedFd<'_>) -> Result<()> {
     let hard = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let hierarchy = &bundle.cgroup.hierarchy;
-    if !hierarchy.hybrid() {
+    if contents.v1.is_empty() {
         return attach(new_mount("cgroup2", &[], hard)?.as_fd(), root, "sys/fs/cgroup");
     }
     let tree = new_mount("tmpfs", &[("mode", "0755"), ("size", "64k")], hard)?;
     attach(tree.as_fd(), root, "sys/fs/cgroup")?;
-    for V1 { options, mount } in &hierarchy.v1 {
+    for (options, mount) in &contents.v1 {
         let Some(name) = mount.file_name().map(Path::new) else { continue };
         let (strings, flags): (Vec<&str>, Vec<&str>) = options.split(',').partition(|o| o.contains('='));
         let strings: Vec<(&str, &str)> = strings.iter().filter_map(|o| o.split_once('=')).collect();
@@ -173,9 +179,9 @@ fn control_groups(bundle: &Bundle, root: BorrowedFd<'_>) -> Result<()> {
 }
 
 /// `/etc/hostname` and `/etc/hosts`, where the image or the tenant has none.
-fn name_host(bundle: &Bundle, root: BorrowedFd<'_>) -> Result<()> {
-    let name = bundle.spec.hostname().as_deref().unwrap_or("berth");
-    let hosts = format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n{}\t{name}\n", bundle.net.address);
+fn name_host(contents: &Contents<'_>, root: BorrowedFd<'_>) -> Result<()> {
+    let name = contents.spec.hostname().as_deref().unwrap_or("berth");
+    let hosts = format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n{}\t{name}\n", contents.address);
     for (file, text) in [("etc/hostname", format!("{name}\n")), ("etc/hosts", hosts)] {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         // What the tenant made of these names (a link, a directory) is his; the berth starts all the same.
@@ -210,15 +216,15 @@ fn devices(base: u32) -> Result<OwnedFd> {
     Ok(dev)
 }
 
-/// The bundle's files, numbered, on a read-only tmpfs.
-fn small_files(bundle: &Bundle) -> Result<OwnedFd> {
+/// The small files, numbered, on a read-only tmpfs.
+fn small_files(contents: &Contents<'_>) -> Result<OwnedFd> {
     let files = new_mount("tmpfs", &[("mode", "0755"), ("size", "1m")], MountAttrFlags::empty())?;
-    for (index, (_, text)) in bundle.files.iter().enumerate() {
+    for (index, (_, text)) in contents.files.iter().enumerate() {
         let name = index.to_string();
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let fd = openat(&files, name.as_str(), flags, Mode::from_raw_mode(0o644)).step("make", &name)?;
         std::fs::File::from(fd).write_all(text.as_bytes()).step("write", &name)?;
-        own(files.as_fd(), &name, bundle.id_base)?;
+        own(files.as_fd(), &name, contents.id_base)?;
     }
     use berth_sys::mount::{NODEV, NOEXEC, NOSUID, RDONLY, set_attributes};
     set_attributes(files.as_fd(), RDONLY | NOSUID | NODEV | NOEXEC, None).step("make read-only", "the small files")?;

@@ -1,6 +1,6 @@
 //! The OCI runtime spec of a berth, from data to data.
 
-use std::path::PathBuf;
+use std::{net::Ipv4Addr, path::PathBuf};
 
 use oci_spec::{
     OciSpecError,
@@ -31,9 +31,9 @@ pub fn socket_path(uid: u32) -> String {
     format!("/run/berth/users/{uid}/docker.sock")
 }
 
-/// Where `/etc/resolv.conf` of a berth points.
-pub fn resolv_conf() -> String {
-    format!("nameserver {}\noptions edns0\n", crate::net::DNS_ADDRESS)
+/// `/etc/resolv.conf` of a berth whose DNS answers at `resolver`.
+pub fn resolv_conf(resolver: Ipv4Addr) -> String {
+    format!("nameserver {resolver}\noptions edns0\n")
 }
 
 /// Builds the spec. PID 1 is berth-init with these arguments; see its `--help` for their meaning.

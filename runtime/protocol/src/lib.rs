@@ -23,6 +23,8 @@
 //!
 //! Errors are [`Problem`] with a 4xx or 5xx status.
 
+#![forbid(unsafe_code)]
+
 pub mod frame;
 mod limits;
 mod types;

@@ -51,7 +51,7 @@ fn prepare(
 ) -> Result<Infallible> {
     let host_name = bundle.spec.hostname().as_deref().unwrap_or("berth");
     nix::unistd::sethostname(host_name).step("set", "the host name")?;
-    rootfs::enter(bundle)?;
+    rootfs::enter(&bundle.contents())?;
     let root = open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).step("open", "/")?;
 
     setsid().step("start", "a session")?;

@@ -35,7 +35,7 @@ pub use stage::stage;
 pub use start::start;
 pub use sweep::sweep;
 
-use crate::{cgroup, net};
+use crate::{cgroup, net, rootfs};
 
 /// Everything needed to start one container; pure data.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -57,6 +57,18 @@ pub struct Bundle {
     pub init: PathBuf,
     /// AppArmor profile to enter on exec, where the host has AppArmor.
     pub apparmor: Option<String>,
+}
+
+impl Bundle {
+    fn contents(&self) -> rootfs::Contents<'_> {
+        rootfs::Contents {
+            spec: &self.spec,
+            id_base: self.id_base,
+            files: &self.files,
+            address: self.net.address,
+            v1: self.cgroup.hierarchy.v1.iter().map(|v1| (v1.options.as_str(), v1.mount.as_path())).collect(),
+        }
+    }
 }
 
 /// A running container, as its parent holds it.

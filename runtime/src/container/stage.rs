@@ -15,6 +15,7 @@ use super::{
     message::{FromChild, ToChild, receive, send},
 };
 use crate::{
+    disk,
     error::{Error, Result, Step, chain},
     idmap, net, rootfs,
 };
@@ -47,7 +48,7 @@ fn run(socket: BorrowedFd<'_>) -> Result<()> {
 
     let userns = idmap::namespace(bundle.id_base)?;
     unshare(CloneFlags::CLONE_NEWNS).step("make", "a mount namespace")?;
-    let disk = rootfs::stage(&bundle, userns.as_fd())?;
+    let disk = rootfs::stage(&bundle.contents(), disk::mount(&bundle.disk, userns.as_fd())?, userns.as_fd())?;
     drop(userns);
 
     become_owner(bundle.id_base)?;

@@ -2,9 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    io::{ErrorKind, Write},
-    os::fd::AsFd,
+    fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
@@ -12,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::COUNT;
 use crate::{
+    durable::replace_file,
     error::{Error, Result, Step},
     fault,
 };
@@ -144,18 +144,6 @@ impl Allocator {
 
 fn number(fields: &[&str], index: usize) -> Option<u64> {
     fields.get(index)?.parse().ok()
-}
-
-/// Temporary file, fsync, rename, fsync of the directory: the old contents or the new, never half.
-pub(crate) fn replace_file(file: &Path, contents: &[u8]) -> Result<()> {
-    let temporary = file.with_extension("new");
-    let mut out = File::create(&temporary).step("write", temporary.display())?;
-    out.write_all(contents).step("write", temporary.display())?;
-    out.sync_all().step("sync", temporary.display())?;
-    fs::rename(&temporary, file).step("replace", file.display())?;
-    let dir = file.parent().unwrap_or(Path::new("/"));
-    let dir_fd = File::open(dir).step("open", dir.display())?;
-    rustix::fs::fsync(dir_fd.as_fd()).step("sync", dir.display())
 }
 
 #[cfg(test)]

@@ -13,7 +13,6 @@ use nix::{
     unistd::Pid,
 };
 
-pub(crate) use allocator::replace_file;
 pub use allocator::{Allocator, Range};
 
 use crate::error::{Result, Step};

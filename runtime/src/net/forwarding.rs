@@ -11,7 +11,7 @@ pub fn enable(state_file: &Path) -> Result<bool> {
     if fs::read_to_string(SWITCH).step("read", SWITCH)?.trim() == "1" {
         return Ok(state_file.exists());
     }
-    crate::idmap::replace_file(state_file, b"0\n")?;
+    crate::durable::replace_file(state_file, b"0\n")?;
     fs::write(SWITCH, "1").step("switch on", SWITCH)?;
     Ok(true)
 }

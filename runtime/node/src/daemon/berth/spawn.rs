@@ -15,8 +15,8 @@ use berth_protocol::BerthId;
 use berth_runtime::{
     Error,
     container::Bundle,
-    error::{Result, Step},
-    fault, net, spec,
+    error::{Result, Step, chain},
+    fault, image, net, spec,
 };
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::process::{Child, Command};
@@ -75,13 +75,16 @@ pub(super) fn prepare(host: &Host, record: &Record) -> Result<Prepared> {
 }
 
 fn bundle(host: &Host, record: &Record) -> Result<Bundle> {
-    let image = host.images.open_image(&record.image)?;
+    let told = |e: image::Error| Error::Invalid(format!("image {}: {}", record.image, chain(&e)));
+    let found = host.images.get(&record.image).map_err(told)?;
+    let image = found.ok_or_else(|| Error::Invalid(format!("image {} is not there any more: import it again", record.image)))?;
+    let config = image.config.unwrap_or_default();
     let spec = spec::berth(&spec::Berth {
-        rootfs: image.rootfs,
+        rootfs: host.images.rootfs(&record.image).map_err(told)?,
         user: record.user.clone(),
         uid: record.uid,
-        entry: image.entry,
-        env: image.env,
+        entry: entry(&config),
+        env: config.env,
         docker_pools: net::docker_pools(&host.table.pool)?,
     })?;
     Ok(Bundle {
@@ -92,10 +95,19 @@ fn bundle(host: &Host, record: &Record) -> Result<Bundle> {
         cgroup: host.group(record.id),
         limits: group_limits(&record.limits),
         net: net::Link { name: record.link.clone(), address: record.address },
-        files: vec![("/etc/resolv.conf".into(), spec::resolv_conf())],
+        files: vec![("/etc/resolv.conf".into(), spec::resolv_conf(net::DNS_ADDRESS))],
         init: host.layout.init_program(),
         apparmor: apparmor::profile(&host.config),
     })
+}
+
+/// What the image wants to be PID 1's successor; empty: the engine of the image. A shell that would end at once is no entry point.
+fn entry(config: &image::Config) -> Vec<String> {
+    let shell = |name: &String| matches!(name.rsplit('/').next(), Some("sh" | "bash" | "dash" | "ash"));
+    if config.entrypoint.is_empty() && config.cmd.first().is_none_or(shell) {
+        return Vec::new();
+    }
+    config.entrypoint.iter().chain(&config.cmd).cloned().collect()
 }
 
 /// Bound under another name and renamed, so that a name that is there always answers.
@@ -120,8 +132,7 @@ fn open(file: &Path) -> Result<File> {
 /// Executes the shim. `theirs` becomes its standard input; what it prints goes to the console log.
 pub(super) fn shim(host: &Host, id: BerthId, prepared: &Prepared, theirs: OwnedFd) -> std::result::Result<Child, String> {
     let program = host.layout.shim_program();
-    let told = |e: Error| berth_runtime::error::chain(&e);
-    fault::point("execute shim").map_err(told)?;
+    fault::point("execute shim").map_err(|e| chain(&e))?;
     let mut command = match host.systemd {
         // systemd makes the group and leaves it to us; systemd-run then becomes the shim.
         true => {
@@ -146,4 +157,19 @@ pub(super) async fn send(channel: &Channel, listener: &Listener, prepared: Prepa
     let Prepared { start, control, console, older, exit } = prepared;
     let descriptors = [listener.as_fd(), control.as_fd(), console.as_fd(), older.as_fd(), exit.as_fd()];
     channel.send(&ToShim::Start(Box::new(start)), &descriptors).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_with_a_shell_or_nothing_gets_the_engine() {
+        let own = |list: &[&str]| list.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
+        let config = |entrypoint: &[&str], cmd: &[&str]| image::Config { entrypoint: own(entrypoint), cmd: own(cmd), ..Default::default() };
+        assert!(entry(&config(&[], &[])).is_empty());
+        assert!(entry(&config(&[], &["/bin/bash"])).is_empty());
+        assert_eq!(entry(&config(&[], &["/sbin/init"])), ["/sbin/init"]);
+        assert_eq!(entry(&config(&["dockerd-entrypoint.sh"], &["sh"])), ["dockerd-entrypoint.sh", "sh"]);
+    }
 }
