@@ -231,7 +231,8 @@ pub(super) fn show(path: &[u8]) -> String {
 }
 
 fn is_extension(kind: EntryType) -> bool {
-    matches!(kind, EntryType::XHeader | EntryType::XGlobalHeader | EntryType::GNULongName | EntryType::GNULongLink) || kind.as_byte() == b'V'
+    matches!(kind, EntryType::XHeader | EntryType::XGlobalHeader | EntryType::GNULongName | EntryType::GNULongLink)
+        || kind.as_byte() == b'V'
 }
 
 fn read_full(input: &mut impl Read, buffer: &mut [u8]) -> Result<usize> {
@@ -348,7 +349,8 @@ mod tests {
     #[test]
     fn long_names_of_gnu_tar_are_read() {
         let long = "d/".repeat(150) + "file";
-        let bytes = [entry(EntryType::GNULongName, "././@LongLink", format!("{long}\0").as_bytes()), entry(EntryType::Regular, "d", b"")].concat();
+        let bytes =
+            [entry(EntryType::GNULongName, "././@LongLink", format!("{long}\0").as_bytes()), entry(EntryType::Regular, "d", b"")].concat();
         assert_eq!(all(&bytes).unwrap()[0].0.path, long.as_bytes());
     }
 

@@ -82,7 +82,9 @@ impl<R: Read> Read for Decompressed<R> {
         .map_err(damaged)?;
         self.given += count as u64;
         if self.given > RATIO_FREE_BYTES && self.given / RATIO > self.taken.get() {
-            return Err(io::Error::other(Exceeded(format!("the compressed data expands more than {RATIO} times; repack it without compression"))));
+            return Err(io::Error::other(Exceeded(format!(
+                "the compressed data expands more than {RATIO} times; repack it without compression"
+            ))));
         }
         if self.given > UNPACKED_BYTES {
             return Err(io::Error::other(Exceeded(format!("the compressed data expands to more than {UNPACKED_BYTES} bytes"))));

@@ -59,7 +59,8 @@ impl<T> Hashing<T> {
         Self { inner, hash: Sha256::new(), bytes: 0 }
     }
 
-    pub(super) fn bytes(&self) -> u64 {
+    /// Bytes passed on so far.
+    pub(super) fn passed(&self) -> u64 {
         self.bytes
     }
 
@@ -99,7 +100,8 @@ mod tests {
         let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(Digest::of(b"").hex(), empty);
         assert_eq!(Digest::parse(&format!("sha256:{empty}")).unwrap(), Digest::parse(empty).unwrap());
-        for bad in ["", "sha256:", "sha512:00", &empty.to_uppercase(), &empty[1..], "../../../../../etc", &format!("sha256:sha256:{empty}")] {
+        for bad in ["", "sha256:", "sha512:00", &empty.to_uppercase(), &empty[1..], "../../../../../etc", &format!("sha256:sha256:{empty}")]
+        {
             assert!(Digest::parse(bad).is_err(), "{bad}");
         }
     }

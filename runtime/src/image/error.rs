@@ -6,7 +6,12 @@ use super::limits::Exceeded;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot {operation} {object}")]
-    Io { operation: &'static str, object: String, #[source] source: io::Error },
+    Io {
+        operation: &'static str,
+        object: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("this is no image: {0}. Give a root file system as tar (plain, gzip or zstd), an OCI layout, or the output of docker save")]
     NotAnImage(String),
     #[error("the image's {document} is not what it should be: {reason}")]
@@ -28,7 +33,11 @@ pub enum Error {
     #[error("the build was cancelled")]
     Cancelled,
     #[error("record {path} is not readable as what it should be")]
-    Record { path: PathBuf, #[source] source: serde_json::Error },
+    Record {
+        path: PathBuf,
+        #[source]
+        source: serde_json::Error,
+    },
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -37,7 +46,9 @@ impl Error {
     /// True when what was given is at fault, not the host: a client's error, and trying again with the same is of no use.
     pub fn is_input(&self) -> bool {
         match self {
-            Error::Io { source, .. } => source.get_ref().is_some_and(|inner| inner.is::<Exceeded>()) || source.kind() == io::ErrorKind::InvalidData,
+            Error::Io { source, .. } => {
+                source.get_ref().is_some_and(|inner| inner.is::<Exceeded>()) || source.kind() == io::ErrorKind::InvalidData
+            }
             Error::Recipe { .. } | Error::Cancelled | Error::Record { .. } => false,
             _ => true,
         }

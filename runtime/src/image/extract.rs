@@ -9,8 +9,8 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod, fchown, fsetxattr, futimens, linkat,
-        mkdirat, mknodat, openat, symlinkat, utimensat,
+        AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod, fchown, fsetxattr, futimens,
+        linkat, mkdirat, mknodat, openat, symlinkat, utimensat,
     },
     io::Errno,
 };
@@ -97,6 +97,11 @@ impl<'a> Extractor<'a> {
         self.set_directory_times()
     }
 
+    /// A line for people.
+    pub(super) fn say(&mut self, line: &str) {
+        (self.progress)(line);
+    }
+
     /// The finished tree and the bytes of its files.
     pub(super) fn finish(self) -> (Tree, u64) {
         if self.skipped > SKIPPED_SHOWN {
@@ -155,7 +160,8 @@ impl<'a> Extractor<'a> {
                 let parent = self.tree.directory(parents, Missing::Make)?;
                 mknodat(parent, name(last), FileType::Fifo, Mode::RUSR, 0).step("make fifo", show(&entry.path))?;
                 own_by_name(parent, name(last), entry)?;
-                chmodat(parent, name(last), Mode::from_raw_mode(entry.mode & 0o777), AtFlags::empty()).step("set the mode of", show(&entry.path))
+                chmodat(parent, name(last), Mode::from_raw_mode(entry.mode & 0o777), AtFlags::empty())
+                    .step("set the mode of", show(&entry.path))
             }
             Kind::Device => Ok(()),
         }
@@ -277,7 +283,9 @@ fn gid(entry: &Entry) -> Gid {
 fn keep_xattr(key: &[u8], value: &[u8]) -> bool {
     const VERSION_2: u32 = 0x0200_0000;
     match key {
-        b"security.capability" => value.len() == 20 && u32::from_le_bytes([value[0], value[1], value[2], value[3]]) & 0xff00_0000 == VERSION_2,
+        b"security.capability" => {
+            value.len() == 20 && u32::from_le_bytes([value[0], value[1], value[2], value[3]]) & 0xff00_0000 == VERSION_2
+        }
         _ => key.starts_with(b"user.") && !key.starts_with(b"user.overlay.") && key.len() <= 255 && !key.contains(&0),
     }
 }
@@ -292,4 +300,3 @@ fn copy(from: &mut impl Read, to: &mut File, buffer: &mut [u8]) -> io::Result<()
         }
     }
 }
-

@@ -46,7 +46,10 @@ pub(super) type Members = HashMap<String, Member>;
 /// Where a member lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Member {
-    File { offset: u64, size: u64 },
+    File {
+        offset: u64,
+        size: u64,
+    },
     /// Old versions of docker save store equal layers once: path of the other, normalised.
     Link(String),
 }
@@ -276,7 +279,8 @@ impl Source<'_> {
         };
         let bytes = self.read(&saved.config)?;
         let stated = saved.config.rsplit('/').next().unwrap_or_default().trim_end_matches(".json");
-        let digest = Digest::parse(stated).map_err(|_| document("manifest.json", format!("the configuration's name {stated:?} is no digest")))?;
+        let digest =
+            Digest::parse(stated).map_err(|_| document("manifest.json", format!("the configuration's name {stated:?} is no digest")))?;
         digest.expect(&Digest::of(&bytes), "the configuration")?;
         let (config, diff_ids) = configuration(&bytes)?;
         same_number(saved.layers.len(), diff_ids.len())?;
@@ -366,7 +370,15 @@ mod tests {
     #[test]
     fn only_names_of_image_archives_make_a_layout() {
         let hex = "0".repeat(64);
-        for path in ["oci-layout", "index.json", "manifest.json", "repositories", &format!("blobs/sha256/{hex}"), &format!("{hex}.json"), &format!("{hex}/layer.tar")] {
+        for path in [
+            "oci-layout",
+            "index.json",
+            "manifest.json",
+            "repositories",
+            &format!("blobs/sha256/{hex}"),
+            &format!("{hex}.json"),
+            &format!("{hex}/layer.tar"),
+        ] {
             assert!(is_layout_member(path, Kind::File), "{path}");
         }
         for path in ["bin", "etc/passwd", "blobs/etc", "blobs/sha256/x", &format!("{hex}/other"), "index.json/x"] {
@@ -383,7 +395,9 @@ mod tests {
     #[test]
     fn a_configuration_of_docker_is_read_with_its_nulls() {
         let id = format!("sha256:{}", "a".repeat(64));
-        let text = format!(r#"{{"architecture":"amd64","config":{{"Entrypoint":null,"Cmd":["sh"],"Env":["A=b"],"User":"","Volumes":null}},"rootfs":{{"type":"layers","diff_ids":["{id}"]}}}}"#);
+        let text = format!(
+            r#"{{"architecture":"amd64","config":{{"Entrypoint":null,"Cmd":["sh"],"Env":["A=b"],"User":"","Volumes":null}},"rootfs":{{"type":"layers","diff_ids":["{id}"]}}}}"#
+        );
         let (config, ids) = configuration(text.as_bytes()).unwrap();
         assert_eq!((config.cmd, config.env, ids.len()), (vec!["sh".to_owned()], vec!["A=b".to_owned()], 1));
         assert!(configuration(b"{}").is_err());

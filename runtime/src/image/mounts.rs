@@ -16,7 +16,8 @@ use super::{
 /// The kernel's own file systems, and /run: a symlink here would move them, so it makes way for a directory.
 const EXACT: [&str; 4] = ["proc", "sys", "dev", "run"];
 /// Directories with their mode when they are made; a symlink is resolved inside the image.
-const RESOLVED: [(&str, u32); 5] = [("tmp", 0o1777), ("etc", 0o755), ("var", 0o755), ("var/lib/docker", 0o710), ("var/lib/containerd", 0o711)];
+const RESOLVED: [(&str, u32); 5] =
+    [("tmp", 0o1777), ("etc", 0o755), ("var", 0o755), ("var/lib/docker", 0o710), ("var/lib/containerd", 0o711)];
 /// Laid over by the runtime: regular files, whatever the image has there.
 const FILES: [&str; 3] = ["resolv.conf", "hostname", "hosts"];
 /// A root file system has programs in at least one of these.

@@ -140,7 +140,9 @@ impl Tree {
                 }
                 Err(Errno::NOTDIR | Errno::LOOP) => {
                     let target = match readlinkat(here, name(&part), Vec::new()) {
-                        Err(Errno::INVAL) => return Err(Error::Entry { path: shown(), reason: format!("{} is not a directory", show(&part)) }),
+                        Err(Errno::INVAL) => {
+                            return Err(Error::Entry { path: shown(), reason: format!("{} is not a directory", show(&part)) });
+                        }
                         done => done.step("read", shown())?.into_bytes(),
                     };
                     links += 1;
