@@ -74,7 +74,7 @@ fn a_root_file_system_becomes_an_image_and_goes_again() {
     assert_eq!(fs::read(bench.store.rootfs(&image.digest).unwrap().join("etc/motd")).unwrap(), b"hello");
     assert_eq!(mode(&bench.store.root), 0o700);
     assert_eq!(bench.names().len(), 1, "only the image is left");
-    assert_eq!(bench.store.list().unwrap(), [image.clone()]);
+    assert_eq!(bench.store.list().unwrap(), std::slice::from_ref(&image));
     assert_eq!(bench.store.get(&image.digest).unwrap(), Some(image.clone()));
 
     for _ in 0..2 {
