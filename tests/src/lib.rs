@@ -22,6 +22,7 @@ pub mod outside;
 pub mod programs;
 pub mod run;
 pub mod slot;
+pub mod snapshot;
 pub mod wait;
 
 pub use account::User;

@@ -15,7 +15,16 @@ use crate::{run::Run, slot::Slot, wait::within};
 
 /// Programs that belong to Berth or run inside berths.
 const PROGRAMS: [&str; 11] = [
-    "berth", "berth-node", "berth-server", "berth-shim", "berth-init", "dockerd", "containerd", "containerd-shim", "docker-proxy", "runc",
+    "berth",
+    "berth-node",
+    "berth-server",
+    "berth-shim",
+    "berth-init",
+    "dockerd",
+    "containerd",
+    "containerd-shim",
+    "docker-proxy",
+    "runc",
     "buildkitd",
 ];
 
@@ -49,8 +58,20 @@ impl Scope {
     /// The whole host.
     pub fn installation() -> Self {
         let dirs = [
-            "/run/berth", "/var/lib/berth", "/var/log/berth", "/etc/berth", "/etc/profile.d", "/etc/sysusers.d", "/etc/modules-load.d",
-            "/etc/sysctl.d", "/etc/systemd/system", "/etc/apparmor.d", "/usr/local", "/run/lock", "/run/netns", "/home",
+            "/run/berth",
+            "/var/lib/berth",
+            "/var/log/berth",
+            "/etc/berth",
+            "/etc/profile.d",
+            "/etc/sysusers.d",
+            "/etc/modules-load.d",
+            "/etc/sysctl.d",
+            "/etc/systemd/system",
+            "/etc/apparmor.d",
+            "/usr/local",
+            "/run/lock",
+            "/run/netns",
+            "/home",
         ];
         Self {
             instance: None,
@@ -220,7 +241,9 @@ fn mounts(scope: &Scope) -> Vec<String> {
         .collect();
     // A network namespace kept by name is a mount as well, in whatever mount namespace it was made.
     if scope.whole() {
-        found.extend(fs::read_dir("/run/netns").into_iter().flatten().flatten().map(|e| format!("netns {}", e.file_name().to_string_lossy())));
+        found.extend(
+            fs::read_dir("/run/netns").into_iter().flatten().flatten().map(|e| format!("netns {}", e.file_name().to_string_lossy())),
+        );
     }
     found
 }
@@ -237,7 +260,11 @@ fn loops(scope: &Scope) -> Vec<String> {
         }
     }
     let inode = |line: &str| line.split_whitespace().nth(1).unwrap_or_default().to_owned();
-    listed.iter().filter(|line| !foreign.contains(&inode(line))).map(|line| format!("{} inode {}", columns(line, &[2, 3]), inode(line))).collect()
+    listed
+        .iter()
+        .filter(|line| !foreign.contains(&inode(line)))
+        .map(|line| format!("{} inode {}", columns(line, &[2, 3]), inode(line)))
+        .collect()
 }
 
 fn groups(scope: &Scope) -> Vec<String> {
@@ -262,12 +289,14 @@ fn groups(scope: &Scope) -> Vec<String> {
             }
         }
     }
+    found.sort();
     found.dedup();
     found
 }
 
 fn links(scope: &Scope) -> Vec<String> {
-    let names = fs::read_dir("/sys/class/net").into_iter().flatten().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let names =
+        fs::read_dir("/sys/class/net").into_iter().flatten().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
     names.filter(|name| name.starts_with(&scope.links)).collect()
 }
 
@@ -280,7 +309,9 @@ fn routes(scope: &Scope) -> Vec<String> {
         &["ip", "neighbour", "show", "nud", "permanent"],
     ] {
         found.extend(lines(command).into_iter().filter(|line| {
-            scope.whole() || line.contains(&format!("dev {}", scope.links)) || line.split([' ', '/']).any(|word| word.starts_with(&scope.pool))
+            scope.whole()
+                || line.contains(&format!("dev {}", scope.links))
+                || line.split([' ', '/']).any(|word| word.starts_with(&scope.pool))
         }));
     }
     found
@@ -312,7 +343,9 @@ fn without_counters(line: &str) -> String {
 
 fn sysctls() -> Vec<String> {
     let mut found = Vec::new();
-    for dir in ["net/ipv4/conf/all", "net/ipv4/conf/default", "net/ipv6/conf/all", "net/ipv6/conf/default", "fs/inotify", "kernel/keys", "user"] {
+    for dir in
+        ["net/ipv4/conf/all", "net/ipv4/conf/default", "net/ipv6/conf/all", "net/ipv6/conf/default", "fs/inotify", "kernel/keys", "user"]
+    {
         for entry in fs::read_dir(Path::new("/proc/sys").join(dir)).into_iter().flatten().flatten() {
             let value = fs::read_to_string(entry.path()).unwrap_or_default();
             found.push(format!("{dir}/{} = {}", entry.file_name().to_string_lossy(), value.trim()));
@@ -362,7 +395,8 @@ fn walk(path: &Path, visit: &mut impl FnMut(&Path, &fs::Metadata) -> bool) {
 
 /// Bound Unix sockets; one whose file is gone is still here as long as somebody holds it.
 fn sockets(scope: &Scope) -> Vec<String> {
-    let bound = read("/proc/net/unix").iter().skip(1).filter_map(|line| line.split_whitespace().nth(7).map(str::to_owned)).collect::<Vec<_>>();
+    let bound =
+        read("/proc/net/unix").iter().skip(1).filter_map(|line| line.split_whitespace().nth(7).map(str::to_owned)).collect::<Vec<_>>();
     let mut ours: Vec<String> = bound.into_iter().filter(|path| within_dirs(scope, path)).collect();
     // Accepted connections carry the listener's path as well, and come and go.
     ours.sort();
@@ -390,7 +424,14 @@ mod tests {
     fn a_new_file_and_a_new_socket_are_seen() {
         let dir = std::env::temp_dir().join(format!("berth-snapshot-{}", std::process::id()));
         fs::create_dir(&dir).unwrap();
-        let scope = Scope { dirs: vec![dir.clone()], instance: Some("none".into()), links: "none".into(), ids: (1, 0), accounts: "none:".into(), pool: "none".into() };
+        let scope = Scope {
+            dirs: vec![dir.clone()],
+            instance: Some("none".into()),
+            links: "none".into(),
+            ids: (1, 0),
+            accounts: "none:".into(),
+            pool: "none".into(),
+        };
         let before = Snapshot::take(&scope);
         let listener = std::os::unix::net::UnixListener::bind(dir.join("s")).unwrap();
         let difference = Snapshot::take(&scope).since(&before);
