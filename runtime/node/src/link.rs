@@ -60,7 +60,9 @@ pub enum FromShim {
     Fd,
     Ok,
     /// The request was understood and refused, or failed.
-    Refused { detail: String },
+    Refused {
+        detail: String,
+    },
 }
 
 /// Something happened. `Failed` and `Exited` are the last.
@@ -68,16 +70,24 @@ pub enum FromShim {
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// PID 1 runs (host pid); the user's socket is served from now on.
-    Started { pid: u32 },
+    Started {
+        pid: u32,
+    },
     /// The inner Docker answers.
     Ready,
     /// The inner Docker does not answer (any more), and why.
-    NotReady { reason: String },
+    NotReady {
+        reason: String,
+    },
     Stopping,
     /// The start failed and was undone; the chain of errors, outermost first.
-    Failed { error: String },
+    Failed {
+        error: String,
+    },
     /// PID 1 ended: a sentence.
-    Exited { status: String },
+    Exited {
+        status: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

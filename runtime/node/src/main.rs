@@ -1,1 +1,80 @@
-fn main() {}
+//! `berth-node`: the node daemon, and the way back from it.
+#![forbid(unsafe_code)]
+
+use std::{
+    io::{BufRead, IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::{Result, bail};
+use berth_node::daemon::{
+    self,
+    config::{Config, DEFAULT_FILE},
+    teardown,
+};
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// Runs the berths of this host. Needs root; running berths go on without it.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_FILE, global = true)]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Option<Action>,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Stops and deletes every berth, with its data, and removes all that this node made on the host
+    Teardown {
+        /// Everything: there is no smaller teardown
+        #[arg(long, required = true)]
+        all: bool,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_env("BERTH_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).init();
+    match act(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("berth-node: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(arguments: Arguments) -> Result<()> {
+    let config = Config::load(&arguments.config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let done = match arguments.command {
+        None => runtime.block_on(daemon::run(config)),
+        Some(Action::Teardown { yes, .. }) => {
+            if !yes {
+                confirm(&config)?;
+            }
+            runtime.block_on(teardown::all(config))
+        }
+    };
+    // A stuck name service must not keep the daemon from ending.
+    runtime.shutdown_background();
+    done
+}
+
+fn confirm(config: &Config) -> Result<()> {
+    if !std::io::stdin().is_terminal() {
+        bail!("this deletes every berth with its data: say --yes");
+    }
+    eprint!("Delete every berth of this host with its data, and all images below {}? [y/N] ", config.state_dir.display());
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    if matches!(answer.trim(), "y" | "yes") { Ok(()) } else { bail!("nothing was touched") }
+}

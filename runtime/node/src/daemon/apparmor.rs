@@ -16,29 +16,30 @@ use berth_runtime::{
 use super::config::Config;
 
 /// Name of the profile, where this host has AppArmor.
-pub fn profile(config: &Config) -> Option<String> {
+pub(crate) fn profile(config: &Config) -> Option<String> {
     enabled().then(|| format!("berth{}", config.instance))
 }
 
-pub fn enabled() -> bool {
-    fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|t| t.trim() == "Y") && Path::new("/sys/kernel/security/apparmor").is_dir()
+pub(crate) fn enabled() -> bool {
+    fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|t| t.trim() == "Y")
+        && Path::new("/sys/kernel/security/apparmor").is_dir()
 }
 
 /// True when the kernel knows the profile.
-pub fn loaded(name: &str) -> bool {
+pub(crate) fn loaded(name: &str) -> bool {
     let profiles = fs::read_to_string("/sys/kernel/security/apparmor/profiles").unwrap_or_default();
     profiles.lines().any(|line| line.split(' ').next() == Some(name))
 }
 
 /// Loads the profile, or replaces it; a host without AppArmor needs none.
-pub fn load(config: &Config) -> Result<()> {
+pub(crate) fn load(config: &Config) -> Result<()> {
     let Some(name) = profile(config) else { return Ok(()) };
     // `userns` is refused by parsers older than 4.0, and needed where newer ones restrict user namespaces.
     parser("-r", &text(&name, "  userns,\n")).or_else(|_| parser("-r", &text(&name, "")))
 }
 
 /// Takes the profile out of the kernel; gone already is success.
-pub fn unload(config: &Config) -> Result<()> {
+pub(crate) fn unload(config: &Config) -> Result<()> {
     match profile(config) {
         Some(name) if loaded(&name) => parser("-R", &text(&name, "")),
         _ => Ok(()),

@@ -22,32 +22,32 @@ use crate::link::{FromShim, MAX_MESSAGE, ToShim};
 /// Most descriptors in one packet, either way.
 const MAX_DESCRIPTORS: usize = 5;
 
-pub struct Channel {
+pub(crate) struct Channel {
     socket: AsyncFd<OwnedFd>,
     buffer: Mutex<Vec<u8>>,
 }
 
 impl Channel {
     fn new(socket: OwnedFd) -> io::Result<Self> {
-        Ok(Self { socket: AsyncFd::new(socket)?, buffer: Mutex::new(vec![0; MAX_MESSAGE]) })
+        Ok(Self { socket: AsyncFd::register(socket)?, buffer: Mutex::new(vec![0; MAX_MESSAGE]) })
     }
 
     /// Our end, and the end that becomes a new shim's standard input.
-    pub fn pair() -> io::Result<(Self, OwnedFd)> {
+    pub(crate) fn pair() -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         rustix::io::ioctl_fionbio(&ours, true)?;
         Ok((Self::new(ours)?, theirs))
     }
 
     /// Connects to the control socket of a running shim.
-    pub fn connect(path: &Path) -> io::Result<Self> {
+    pub(crate) fn connect(path: &Path) -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
         Self::new(socket)
     }
 
-    pub async fn send(&self, message: &ToShim, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    pub(crate) async fn send(&self, message: &ToShim, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = serde_json::to_vec(message)?;
         if bytes.len() > MAX_MESSAGE {
             return Err(io::Error::other(format!("message of {} bytes, the limit is {MAX_MESSAGE}", bytes.len())));
@@ -62,7 +62,7 @@ impl Channel {
     }
 
     /// The next message; `None` when the shim is gone. Nothing is lost when the wait is given up.
-    pub async fn receive(&self) -> io::Result<Option<(FromShim, Vec<OwnedFd>)>> {
+    pub(crate) async fn receive(&self) -> io::Result<Option<(FromShim, Vec<OwnedFd>)>> {
         loop {
             let mut ready = self.socket.readable().await?;
             let received = ready.try_io(|socket| {

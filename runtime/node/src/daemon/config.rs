@@ -97,9 +97,17 @@ impl Default for Disk {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("cannot read {}", file.display())]
-    Read { file: PathBuf, #[source] source: std::io::Error },
+    Read {
+        file: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("{} is not what a node.toml holds", file.display())]
-    Parse { file: PathBuf, #[source] source: toml::de::Error },
+    Parse {
+        file: PathBuf,
+        #[source]
+        source: toml::de::Error,
+    },
     #[error("{} has {} problem(s): {}", file.display(), problems.len(), problems.join("; "))]
     Invalid { file: PathBuf, problems: Vec<String> },
 }
@@ -184,7 +192,8 @@ mod tests {
 
     #[test]
     fn all_problems_are_told_at_once() {
-        let config: Config = toml::from_str("run_dir = \"x\"\ninstance = \"a-b\"\nlink_prefix = \"bt1\"\n[network]\npool = \"10.0.0.1/16\"").unwrap();
+        let config: Config =
+            toml::from_str("run_dir = \"x\"\ninstance = \"a-b\"\nlink_prefix = \"bt1\"\n[network]\npool = \"10.0.0.1/16\"").unwrap();
         let problems = config.problems();
         assert_eq!(problems.len(), 4, "{problems:?}");
     }

@@ -32,30 +32,30 @@ use super::{
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
-pub struct Host {
-    pub config: Config,
-    pub layout: Layout,
-    pub hierarchy: Hierarchy,
+pub(crate) struct Host {
+    pub(crate) config: Config,
+    pub(crate) layout: Layout,
+    pub(crate) hierarchy: Hierarchy,
     /// systemd makes the berths' groups, as scopes.
-    pub systemd: bool,
-    pub table: nft::Table,
-    pub records: Records,
-    pub images: image::Store,
+    pub(crate) systemd: bool,
+    pub(crate) table: nft::Table,
+    pub(crate) records: Records,
+    pub(crate) images: image::Store,
     ranges: Mutex<Allocator>,
 }
 
 /// What is known of a berth that is to be taken away; of a corrupt record not everything is.
-pub struct Remains {
-    pub id: BerthId,
-    pub user: Option<String>,
-    pub uid: Option<u32>,
-    pub link: Option<(String, Ipv4Addr)>,
+pub(crate) struct Remains {
+    pub(crate) id: BerthId,
+    pub(crate) user: Option<String>,
+    pub(crate) uid: Option<u32>,
+    pub(crate) link: Option<(String, Ipv4Addr)>,
     /// Nothing ever ran with its ids.
-    pub unused: bool,
+    pub(crate) unused: bool,
 }
 
 impl Remains {
-    pub fn of(record: &Record) -> Self {
+    pub(crate) fn of(record: &Record) -> Self {
         Self {
             id: record.id,
             user: Some(record.user.clone()),
@@ -67,18 +67,18 @@ impl Remains {
 }
 
 /// Milliseconds since the epoch.
-pub fn now_ms() -> i64 {
+pub(crate) fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// The three limits that control groups carry.
-pub fn group_limits(limits: &Limits) -> cgroup::Limits {
+pub(crate) fn group_limits(limits: &Limits) -> cgroup::Limits {
     cgroup::Limits { cpu_millis: limits.cpu_millis, memory_bytes: limits.memory_bytes, pids: limits.pids }
 }
 
 impl Host {
     /// Opens the node's state: directories, pool, ids. The caller holds the lock.
-    pub fn open(config: Config, layout: Layout) -> Result<Self> {
+    pub(crate) fn open(config: Config, layout: Layout) -> Result<Self> {
         for dir in [&layout.state, &layout.log, &layout.run] {
             fs::create_dir_all(dir).step("make", dir.display())?;
         }
@@ -86,7 +86,7 @@ impl Host {
             (layout.node_dir(), 0o700),
             (layout.records(), 0o700),
             (layout.berths(), 0o700),
-            (layout.images(), 0o711),
+            (layout.images(), 0o700),
             (layout.berth_logs(), 0o700),
             (layout.shims(), 0o700),
             (layout.users(), 0o711),
@@ -104,14 +104,16 @@ impl Host {
             forwarding_is_ours: layout.forwarding().exists(),
         };
         let ranges = Mutex::new(Allocator::open(&layout.ranges(), config.ids.first, config.ids.last)?);
-        let images = image::Store::open(&layout.images())?;
+        let images = image::Store::open(&layout.images()).map_err(|e| Error::Invalid(chain(&e)))?;
+        images.sweep().map_err(|e| Error::Invalid(chain(&e)))?;
         Ok(Self { config, layout, hierarchy, systemd, table, records, images, ranges })
     }
 
     /// Switches forwarding on and installs the whole nft table. `kept` are the links of corrupt records.
-    pub fn install_network(&mut self, records: &[Record], corrupt: &[Corrupt]) -> Result<()> {
+    pub(crate) fn install_network(&mut self, records: &[Record], corrupt: &[Corrupt]) -> Result<()> {
         self.table.forwarding_is_ours = net::forwarding::enable(&self.layout.forwarding())?;
-        let mut entries: Vec<nft::Entry> = records.iter().filter(|r| r.phase == Phase::Present).map(|r| entry(&r.link, r.address, r.uid)).collect();
+        let mut entries: Vec<nft::Entry> =
+            records.iter().filter(|r| r.phase == Phase::Present).map(|r| entry(&r.link, r.address, r.uid)).collect();
         for found in corrupt {
             if let (Some(index), Some(uid)) = (found.index, found.uid)
                 && let Ok((link, address)) = self.link(index)
@@ -123,12 +125,12 @@ impl Host {
     }
 
     /// Name and address of the `index`-th link.
-    pub fn link(&self, index: u32) -> Result<(String, Ipv4Addr)> {
+    pub(crate) fn link(&self, index: u32) -> Result<(String, Ipv4Addr)> {
         Ok((format!("{}{index}", self.config.link_prefix), net::address(&self.table.pool, index)?))
     }
 
     /// Directory of all berths' control groups, relative to each hierarchy.
-    pub fn group_parent(&self) -> PathBuf {
+    pub(crate) fn group_parent(&self) -> PathBuf {
         match self.systemd {
             true => PathBuf::from(self.slice()),
             false => PathBuf::from(format!("berth{}", self.config.instance)),
@@ -136,25 +138,25 @@ impl Host {
     }
 
     /// A dash in a slice's name would mean nesting; an instance has none.
-    pub fn slice(&self) -> String {
+    pub(crate) fn slice(&self) -> String {
         format!("berth{}.slice", self.config.instance)
     }
 
-    pub fn group_name(&self, id: BerthId) -> String {
+    pub(crate) fn group_name(&self, id: BerthId) -> String {
         if self.systemd { format!("berth-{id}.scope") } else { id.to_string() }
     }
 
-    pub fn group(&self, id: BerthId) -> Group {
+    pub(crate) fn group(&self, id: BerthId) -> Group {
         Group { hierarchy: self.hierarchy.clone(), path: self.group_parent().join(self.group_name(id)) }
     }
 
-    pub fn ranges(&self) -> MutexGuard<'_, Allocator> {
+    pub(crate) fn ranges(&self) -> MutexGuard<'_, Allocator> {
         self.ranges.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes everything of a new berth but its running. On failure nothing is left, unless the error says what; then the record is left
     /// too, and the next start of the node goes on undoing.
-    pub fn create(&self, record: &mut Record) -> Result<Listener> {
+    pub(crate) fn create(&self, record: &mut Record) -> Result<Listener> {
         let made = self.make(record);
         made.map_err(|cause| match self.dismantle(&Remains { unused: true, ..Remains::of(record) }) {
             Ok(()) => cause,
@@ -186,12 +188,12 @@ impl Host {
     }
 
     /// Ends and removes what runs of a berth that no shim stands by.
-    pub fn sweep(&self, id: BerthId, link: &str) -> Result<()> {
+    pub(crate) fn sweep(&self, id: BerthId, link: &str) -> Result<()> {
         container::sweep(&self.group(id), link)
     }
 
     /// Takes a berth away, record last. Gone already is success, at each step.
-    pub fn dismantle(&self, remains: &Remains) -> Result<()> {
+    pub(crate) fn dismantle(&self, remains: &Remains) -> Result<()> {
         let Remains { id, user, uid, link, unused } = remains;
         let layout = &self.layout;
         fault::point("sweep")?;
@@ -221,7 +223,7 @@ impl Host {
 }
 
 /// Kills what is in a group and removes it; nothing there is success.
-pub fn end_group(group: &Group) -> Result<()> {
+pub(crate) fn end_group(group: &Group) -> Result<()> {
     for part in [Part::Shim, Part::Payload] {
         group.kill(part)?;
         group.wait_empty(part, Duration::from_secs(15))?;
@@ -229,7 +231,7 @@ pub fn end_group(group: &Group) -> Result<()> {
     group.remove()
 }
 
-pub fn entry(link: &str, address: Ipv4Addr, owner: u32) -> nft::Entry {
+pub(crate) fn entry(link: &str, address: Ipv4Addr, owner: u32) -> nft::Entry {
     nft::Entry { link: link.to_owned(), address, owner }
 }
 

@@ -35,14 +35,14 @@ const ANSWERED_AT_ONCE: usize = 64;
 /// A client that has not sent its request by then is answered all the same.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-pub struct Listener {
+pub(crate) struct Listener {
     socket: Arc<OwnedFd>,
     answering: Arc<Semaphore>,
 }
 
 impl Listener {
     /// Makes the socket, or replaces the one that is there.
-    pub fn bind(layout: &Layout, record: &Record) -> Result<Self> {
+    pub(crate) fn bind(layout: &Layout, record: &Record) -> Result<Self> {
         let dir = layout.user_dir(record.uid);
         fault::point("make socket directory")?;
         make_dir(&dir, 0o711)?;
@@ -72,22 +72,22 @@ impl Listener {
     }
 
     /// Takes over a listening socket that a shim kept.
-    pub fn adopt(socket: OwnedFd) -> Self {
+    pub(crate) fn adopt(socket: OwnedFd) -> Self {
         Self { socket: Arc::new(socket), answering: Arc::new(Semaphore::new(ANSWERED_AT_ONCE)) }
     }
 
     /// For the shim, which accepts from then on.
-    pub fn as_fd(&self) -> BorrowedFd<'_> {
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 
     /// Readable when a connection waits. To be dropped while a shim accepts: every connection would wake the node.
-    pub fn watch(&self) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
-        AsyncFd::new(Arc::clone(&self.socket))
+    pub(crate) fn watch(&self) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
+        AsyncFd::register(Arc::clone(&self.socket))
     }
 
     /// Accepts what waits and answers it as dockerd would, with `message`.
-    pub fn refuse_waiting(&self, message: &str) {
+    pub(crate) fn refuse_waiting(&self, message: &str) {
         let answer: Arc<str> = docker_error(message).into();
         while let Ok(connection) = accept_with(&*self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
             let Ok(slot) = Arc::clone(&self.answering).try_acquire_owned() else { continue };
@@ -101,7 +101,7 @@ impl Listener {
 }
 
 /// Removes socket, directory and symbolic link; gone already is success.
-pub fn remove(layout: &Layout, uid: u32, user: Option<&str>) -> Result<()> {
+pub(crate) fn remove(layout: &Layout, uid: u32, user: Option<&str>) -> Result<()> {
     if let Some(link) = user.and_then(|u| layout.user_link(u))
         && fs::read_link(&link).is_ok_and(|target| target == Path::new(&uid.to_string()))
     {
@@ -114,7 +114,7 @@ pub fn remove(layout: &Layout, uid: u32, user: Option<&str>) -> Result<()> {
 }
 
 /// Makes one directory with exactly this mode; there already is success.
-pub fn make_dir(dir: &Path, mode: u32) -> Result<()> {
+pub(crate) fn make_dir(dir: &Path, mode: u32) -> Result<()> {
     match fs::create_dir(dir) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
         made => made.step("make", dir.display())?,
@@ -123,7 +123,7 @@ pub fn make_dir(dir: &Path, mode: u32) -> Result<()> {
 }
 
 /// Turns "not there" into success.
-pub fn gone(removed: io::Result<()>) -> io::Result<()> {
+pub(crate) fn gone(removed: io::Result<()>) -> io::Result<()> {
     removed.or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 

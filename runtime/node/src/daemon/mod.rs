@@ -1,1 +1,184 @@
-//! The node daemon: turns intent into containers, keeps a durable record per berth.
+//! The node daemon: turns intent into berths on this host, and keeps them through its own death.
+//!
+//! - [`record`] says what there is; [`host`] makes it and takes it away; [`berth`] is the one owner task of each.
+//! - [`adopt`] and the owners' first step make true again what a killed daemon left.
+//! - [`http`] is the only way in: typed requests of root and the server's account, validated anew.
+//!
+//! What must not break with the daemon is not here but in the shims ([`crate::shim`]).
+
+mod adopt;
+mod apparmor;
+mod berth;
+mod channel;
+pub mod config;
+mod doctor;
+mod exec;
+mod host;
+mod http;
+mod images;
+mod layout;
+mod listener;
+mod logs;
+mod node;
+mod nss;
+mod record;
+mod refusal;
+pub mod teardown;
+
+use std::{
+    fs::{self, File, TryLockError},
+    os::unix::fs::{chown, symlink},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use berth_runtime::error::chain;
+use nix::{
+    sys::stat::{Mode, umask},
+    unistd::User,
+};
+use sd_notify::NotifyState;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
+
+use adopt::Known;
+use config::Config;
+use host::Host;
+use http::NodeSocket;
+use layout::Layout;
+use listener::{gone, make_dir};
+use node::Node;
+
+/// For finding all running berths again before the socket says that the node is ready.
+const SETTLE_DEADLINE: Duration = Duration::from_secs(20);
+/// For ending what is under way when the node stops. It may die at any instant; this only makes that rarer.
+const STOP_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Keeps a second node away from the same state. Held as long as the file is open.
+pub(crate) struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    pub(crate) fn take(layout: &Layout) -> Result<Self> {
+        let path = layout.lock();
+        fs::create_dir_all(layout.node_dir()).with_context(|| format!("cannot make {}", layout.node_dir().display()))?;
+        let file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .with_context(|| format!("cannot open {}", path.display()))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(TryLockError::WouldBlock) => {
+                bail!("another berth-node runs with state_dir {} (it holds {})", layout.state.display(), path.display())
+            }
+            Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+        }
+    }
+}
+
+/// Runs the node until SIGTERM or SIGINT. Berths go on without it.
+pub async fn run(config: Config) -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("berth-node must run as root: it makes namespaces, devices and control groups");
+    }
+    umask(Mode::from_bits_retain(0o022));
+    let layout = Layout::new(&config)?;
+    let _lock = Lock::take(&layout)?;
+    // Its absence says "not ready" from here on.
+    gone(fs::remove_file(layout.node_socket()))?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+
+    let node = tokio::task::spawn_blocking(move || prepare(config, layout)).await??;
+    let server = server_account(&node)?;
+    place_server_dir(&node, server)?;
+    take_up(&node).await;
+    let socket = NodeSocket::bind(&node, server).context("cannot bind node.sock")?;
+    tracing::info!(socket = %node.host.layout.node_socket().display(), "ready");
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+
+    tokio::select! {
+        served = axum::serve(socket, http::router(Arc::clone(&node))).into_future() => served?,
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    tracing::info!("stopping; berths go on");
+    gone(fs::remove_file(node.host.layout.node_socket()))?;
+    node.stop.cancel();
+    node.owners.close();
+    tokio::select! {
+        ended = timeout(STOP_DEADLINE, node.owners.wait()) => if ended.is_err() {
+            tracing::warn!("something still under way; the next start repairs it");
+        },
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Opens the state and makes the host true to it, berths apart. Blocking.
+fn prepare(config: Config, layout: Layout) -> Result<Arc<Node>> {
+    let mut host = Host::open(config, layout).map_err(|e| anyhow::anyhow!("cannot open the node's state: {}", chain(&e)))?;
+    let (records, corrupt) = host.records.load()?;
+    for found in &corrupt {
+        tracing::error!(file = %found.file.display(), user = found.user, reason = found.reason, "not readable as a record; its berth is left as it is");
+    }
+    host.install_network(&records, &corrupt).map_err(|e| anyhow::anyhow!("cannot set up the network: {}", chain(&e)))?;
+    if let Err(error) = apparmor::load(&host.config) {
+        // Berths do not start without it; doctor says so too.
+        tracing::error!(error = chain(&error), "the AppArmor profile is not loaded");
+    }
+    adopt::remove_strays(&host, &Known::new(&records, &corrupt));
+    Ok(Node::new(host, corrupt))
+}
+
+/// Starts an owner for every record, and waits until each knows what it has.
+async fn take_up(node: &Arc<Node>) {
+    let records = match node.host.records.load() {
+        Ok((records, _)) => records,
+        Err(error) => return tracing::error!(error = chain(&error), "no records"),
+    };
+    let berths: Vec<_> = records.into_iter().map(|record| node.take_up(record)).collect();
+    let settled = async {
+        for berth in berths {
+            // An owner that ended has nothing left.
+            let _ = berth.status.clone().changed().await;
+        }
+    };
+    if timeout(SETTLE_DEADLINE, settled).await.is_err() {
+        tracing::warn!("some berths are not settled yet; they show as starting");
+    }
+}
+
+/// Uid and gid of the server's account; a host without one is served for root only.
+fn server_account(node: &Node) -> Result<Option<(u32, u32)>> {
+    let name = &node.host.config.server_user;
+    let found = User::from_name(name).with_context(|| format!("cannot look up server_user {name}"))?;
+    if found.is_none() {
+        tracing::warn!(name, "server_user does not exist: only root may use node.sock");
+    }
+    Ok(found.map(|user| (user.uid.as_raw(), user.gid.as_raw())))
+}
+
+/// The server's own directory, and the well-known name of the socket that it will make there.
+fn place_server_dir(node: &Node, server: Option<(u32, u32)>) -> Result<()> {
+    let layout = &node.host.layout;
+    make_dir(&layout.server_dir(), 0o755)?;
+    if let Some((uid, gid)) = server {
+        chown(layout.server_dir(), Some(uid), Some(gid))?;
+    }
+    let target = Path::new("server/api.sock");
+    if fs::read_link(layout.api_link()).ok().as_deref() != Some(target) {
+        gone(fs::remove_file(layout.api_link()))?;
+        symlink(target, layout.api_link())?;
+    }
+    Ok(())
+}

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use super::{config::Ids, refusal::Refusal};
 
 /// Longest user name in bytes; directories allow more than useradd, sockets' paths do not.
-pub const MAX_NAME: usize = 64;
+pub(crate) const MAX_NAME: usize = 64;
 /// A directory service that does not answer within this is out of order.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// A look-up cannot be cancelled; more than this many stuck ones are not piled up.
@@ -18,25 +18,25 @@ const AT_ONCE: usize = 8;
 
 /// Looks up accounts with a deadline.
 #[derive(Clone)]
-pub struct Accounts {
+pub(crate) struct Accounts {
     slots: Arc<Semaphore>,
     ids: Ids,
 }
 
 /// True for what can be an account's name and is safe as a file name: ASCII letters, digits and `_ . @ + -`, not beginning with `.`, `-` or `@`.
-pub fn valid_name(name: &str) -> bool {
+pub(crate) fn valid_name(name: &str) -> bool {
     let inner = |b: u8| b.is_ascii_alphanumeric() || b"_.@+-".contains(&b);
     let first = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     name.len() <= MAX_NAME && name.bytes().next().is_some_and(first) && name.bytes().all(inner)
 }
 
 impl Accounts {
-    pub fn new(ids: Ids) -> Self {
+    pub(crate) fn new(ids: Ids) -> Self {
         Self { slots: Arc::new(Semaphore::new(AT_ONCE)), ids }
     }
 
     /// The account `name`, or 400 `invalid_user_name`, 404 `user_not_found`, 503 `directory_unavailable`.
-    pub async fn find(&self, name: &str) -> Result<HostUser, Refusal> {
+    pub(crate) async fn find(&self, name: &str) -> Result<HostUser, Refusal> {
         if !valid_name(name) {
             let shown: String = name.chars().take(MAX_NAME).collect();
             return Err(Refusal::new(StatusCode::BAD_REQUEST, "invalid_user_name", format!("{shown:?} cannot be the name of a host user"))
@@ -78,14 +78,19 @@ impl Accounts {
     }
 
     /// Whether `user` may have a berth at all.
-    pub fn admit(&self, user: &HostUser, allow_system: bool) -> Result<(), Refusal> {
+    pub(crate) fn admit(&self, user: &HostUser, allow_system: bool) -> Result<(), Refusal> {
         let refused = |code: &str, detail: String| Refusal::new(StatusCode::FORBIDDEN, code, detail);
         if user.uid == 0 {
-            return Err(refused("root_refused", format!("{} has uid 0: root never gets a berth", user.name)).hint("assign it to an ordinary user"));
+            return Err(
+                refused("root_refused", format!("{} has uid 0: root never gets a berth", user.name)).hint("assign it to an ordinary user")
+            );
         }
         if (self.ids.first..=self.ids.last).contains(&user.uid) {
-            return Err(refused("uid_in_berth_range", format!("{} has uid {}, which lies in the id pool of the berths", user.name, user.uid))
-                .hint("move the pool ([ids] in node.toml) before the first berth, or give the account another uid"));
+            return Err(refused(
+                "uid_in_berth_range",
+                format!("{} has uid {}, which lies in the id pool of the berths", user.name, user.uid),
+            )
+            .hint("move the pool ([ids] in node.toml) before the first berth, or give the account another uid"));
         }
         if user.system && !allow_system {
             return Err(refused("system_account", format!("{} (uid {}) is a system account", user.name, user.uid))

@@ -21,38 +21,38 @@ use berth_runtime::{
 use serde::{Deserialize, Serialize};
 
 /// Version of the file format.
-pub const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Record {
-    pub version: u32,
-    pub id: BerthId,
-    pub user: String,
-    pub uid: u32,
-    pub gid: u32,
-    pub home: PathBuf,
-    pub image: String,
-    pub limits: Limits,
+pub(crate) struct Record {
+    pub(crate) version: u32,
+    pub(crate) id: BerthId,
+    pub(crate) user: String,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) home: PathBuf,
+    pub(crate) image: String,
+    pub(crate) limits: Limits,
     /// Size that the disk was made with; differs from `limits.disk_bytes` while a change waits.
-    pub disk_bytes: u64,
+    pub(crate) disk_bytes: u64,
     /// First host id of the range; 0 while creating.
-    pub id_base: u32,
+    pub(crate) id_base: u32,
     /// Which address of the pool, and which link name.
-    pub index: u32,
-    pub link: String,
-    pub address: Ipv4Addr,
-    pub allow_system: bool,
-    pub phase: Phase,
-    pub intent: Intent,
-    pub last_exit: Option<LastExit>,
+    pub(crate) index: u32,
+    pub(crate) link: String,
+    pub(crate) address: Ipv4Addr,
+    pub(crate) allow_system: bool,
+    pub(crate) phase: Phase,
+    pub(crate) intent: Intent,
+    pub(crate) last_exit: Option<LastExit>,
     /// Milliseconds since the epoch.
-    pub created_at: i64,
+    pub(crate) created_at: i64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Phase {
+pub(crate) enum Phase {
     Creating,
     Present,
     Deleting,
@@ -61,7 +61,7 @@ pub enum Phase {
 /// What becomes of the berth when the node starts and finds it not running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Intent {
+pub(crate) enum Intent {
     /// It was started (by an administrator or by a connection) and nobody stopped it: it is started again.
     Running,
     /// It sleeps until a connection comes.
@@ -72,33 +72,34 @@ pub enum Intent {
 
 /// How the last run ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LastExit {
+pub(crate) struct LastExit {
     /// Milliseconds since the epoch.
-    pub at: i64,
-    pub status: String,
+    pub(crate) at: i64,
+    pub(crate) status: String,
 }
 
 /// A file among the records that is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Corrupt {
-    pub file: PathBuf,
+pub(crate) struct Corrupt {
+    pub(crate) file: PathBuf,
     /// From the file's name.
-    pub id: Option<BerthId>,
+    pub(crate) id: Option<BerthId>,
     /// What can still be made out.
-    pub user: Option<String>,
-    pub uid: Option<u32>,
-    pub index: Option<u32>,
-    pub reason: String,
+    pub(crate) user: Option<String>,
+    pub(crate) uid: Option<u32>,
+    pub(crate) index: Option<u32>,
+    pub(crate) image: Option<String>,
+    pub(crate) reason: String,
 }
 
 /// The directory of records.
 #[derive(Clone, Debug)]
-pub struct Records {
+pub(crate) struct Records {
     dir: PathBuf,
 }
 
 impl Records {
-    pub fn new(dir: PathBuf) -> Self {
+    pub(crate) fn new(dir: PathBuf) -> Self {
         Self { dir }
     }
 
@@ -107,14 +108,14 @@ impl Records {
     }
 
     /// All records, and all files that should be one and are not. Half-written temporary files are removed.
-    pub fn load(&self) -> Result<(Vec<Record>, Vec<Corrupt>)> {
+    pub(crate) fn load(&self) -> Result<(Vec<Record>, Vec<Corrupt>)> {
         let (mut records, mut corrupt) = (Vec::new(), Vec::new());
         for entry in fs::read_dir(&self.dir).step("list", self.dir.display())? {
             let file = entry.step("list", self.dir.display())?.path();
             match file.extension().and_then(|e| e.to_str()) {
                 Some("json") => match read(&file) {
                     Ok(record) => records.push(record),
-                    Err(found) => corrupt.push(found),
+                    Err(found) => corrupt.push(*found),
                 },
                 Some("new") => fs::remove_file(&file).step("remove", file.display())?,
                 _ => {}
@@ -125,7 +126,7 @@ impl Records {
     }
 
     /// The old record or the new one, never half.
-    pub fn save(&self, record: &Record) -> Result<()> {
+    pub(crate) fn save(&self, record: &Record) -> Result<()> {
         fault::point("write record")?;
         let file = self.file(record.id);
         let temporary = file.with_extension("new");
@@ -140,7 +141,7 @@ impl Records {
     }
 
     /// Gone already is success.
-    pub fn remove(&self, id: BerthId) -> Result<()> {
+    pub(crate) fn remove(&self, id: BerthId) -> Result<()> {
         fault::point("remove record")?;
         let file = self.file(id);
         match fs::remove_file(&file) {
@@ -158,24 +159,26 @@ fn write_and_sync(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
 }
 
 /// Makes a rename or removal in `dir` durable.
-pub fn sync_dir(dir: &Path) -> Result<()> {
+pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
     File::open(dir).and_then(|d| d.sync_all()).step("sync", dir.display())
 }
 
-fn read(file: &Path) -> std::result::Result<Record, Corrupt> {
+fn read(file: &Path) -> std::result::Result<Record, Box<Corrupt>> {
     let name = file.file_stem().and_then(|n| n.to_str()).unwrap_or_default();
     let id = name.parse().ok().map(BerthId).filter(|id| id.to_string() == name);
     let bytes = match fs::read(file) {
         Ok(bytes) => bytes,
         Err(error) => {
-            return Err(Corrupt { file: file.into(), id, user: None, uid: None, index: None, reason: format!("cannot be read: {error}") });
+            let reason = format!("cannot be read: {error}");
+            return Err(Box::new(Corrupt { file: file.into(), id, user: None, uid: None, index: None, image: None, reason }));
         }
     };
     parse(&bytes, id).map_err(|reason| {
         let text = String::from_utf8_lossy(&bytes);
         let number = |key| salvage(&text, key).and_then(|n| n.parse().ok());
         let user = salvage(&text, "user").filter(|u| super::nss::valid_name(u)).map(str::to_owned);
-        Corrupt { file: file.into(), id, user, uid: number("uid"), index: number("index"), reason }
+        let image = salvage(&text, "image").map(str::to_owned);
+        Box::new(Corrupt { file: file.into(), id, user, uid: number("uid"), index: number("index"), image, reason })
     })
 }
 
@@ -207,10 +210,10 @@ fn salvage<'t>(text: &'t str, key: &str) -> Option<&'t str> {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    pub fn record(user: &str, uid: u32, index: u32) -> Record {
+    pub(crate) fn record(user: &str, uid: u32, index: u32) -> Record {
         Record {
             version: VERSION,
             id: BerthId(uuid::Uuid::from_u128(u128::from(index) + 1)),
@@ -260,7 +263,10 @@ pub mod tests {
         fs::write(&file, &text[..text.find("\"allow_system\"").unwrap()]).unwrap();
         let (whole, corrupt) = records.load().unwrap();
         assert_eq!(whole, [alice]);
-        assert_eq!((corrupt[0].id, corrupt[0].user.as_deref(), corrupt[0].uid, corrupt[0].index), (Some(bob.id), Some("bob"), Some(1001), Some(1)));
+        assert_eq!(
+            (corrupt[0].id, corrupt[0].user.as_deref(), corrupt[0].uid, corrupt[0].index),
+            (Some(bob.id), Some("bob"), Some(1001), Some(1))
+        );
     }
 
     #[test]

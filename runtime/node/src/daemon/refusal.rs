@@ -12,39 +12,41 @@ use berth_runtime::error::chain;
 
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{}", problem.detail)]
-pub struct Refusal {
-    pub status: StatusCode,
-    pub problem: Problem,
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    pub(crate) problem: Problem,
 }
 
 impl Refusal {
-    pub fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
         Self { status, problem: Problem { code: code.to_owned(), detail: detail.into(), hint: None } }
     }
 
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.problem.hint = Some(hint.into());
         self
     }
 
-    pub fn bad_request(detail: impl Into<String>) -> Self {
+    pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_request", detail)
     }
 
-    pub fn conflict(code: &str, detail: impl Into<String>) -> Self {
+    pub(crate) fn conflict(code: &str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, code, detail)
     }
 
-    pub fn no_berth(user: &str) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "berth_not_found", format!("{user} has no berth on this node")).hint(format!("berth assign {user}"))
+    pub(crate) fn no_berth(user: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "berth_not_found", format!("{user} has no berth on this node"))
+            .hint(format!("berth assign {user}"))
     }
 
-    pub fn stopping() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "node_stopping", "the node is stopping; running berths go on").hint("ask again when it is back")
+    pub(crate) fn stopping() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "node_stopping", "the node is stopping; running berths go on")
+            .hint("ask again when it is back")
     }
 
     /// An operation on the host that failed. A full file system is told apart.
-    pub fn failed(code: &str, what: impl std::fmt::Display, error: &(dyn StdError + 'static)) -> Self {
+    pub(crate) fn failed(code: &str, what: impl std::fmt::Display, error: &(dyn StdError + 'static)) -> Self {
         let detail = format!("{what}: {}", chain(error));
         if out_of_space(error) {
             return Self::new(StatusCode::INSUFFICIENT_STORAGE, "host_disk_full", detail)

@@ -152,3 +152,112 @@ async fn receive(node: &Stream) -> io::Result<Option<ToShim>> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketType, bind, connect, listen, recv, socket_with, socketpair};
+
+    use super::*;
+    use crate::{
+        link::Owner,
+        shim::{inner::Inner, proxy::Hold},
+    };
+
+    fn control(root: u32) -> Arc<Control> {
+        let state = Arc::new(State::new());
+        let here = || -> OwnedFd { File::open("/").unwrap().into() };
+        let owner = Owner { name: "alice".into(), uid: 4711, gid: 4711 };
+        let inner = Arc::new(Inner { root: here(), ids: 0..=0 });
+        let proxy = Arc::new(Proxy::new(owner, inner, Arc::clone(&state), 10, Hold::default()));
+        Arc::new(Control { state, proxy, pid: 42, listener: here(), disk: here(), root, connections: TaskTracker::new() })
+    }
+
+    fn pair() -> (OwnedFd, Stream) {
+        let (shim, node) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None).unwrap();
+        (shim, watch_socket(node).unwrap())
+    }
+
+    async fn next(node: &Stream) -> Option<(FromShim, usize)> {
+        let receiving = async {
+            loop {
+                let mut ready = node.readable().await.unwrap();
+                if let Ok(received) = ready.try_io(|node| packet::receive::<FromShim>(node.get_ref(), &mut [0; 4096])) {
+                    return received.unwrap().map(|(message, descriptors)| (message, descriptors.len()));
+                }
+            }
+        };
+        timeout(STUCK, receiving).await.expect("a message in time")
+    }
+
+    #[tokio::test]
+    async fn requests_are_answered_and_events_told_until_the_last() {
+        let control = control(0);
+        let (shim, node) = pair();
+        let events = control.state.listen();
+        let talking = tokio::spawn({
+            let control = Arc::clone(&control);
+            async move { control.connection(shim, events).await }
+        });
+        packet::send(node.get_ref(), &ToShim::Status, &[]).unwrap();
+        let (FromShim::Status(status), 0) = next(&node).await.unwrap() else { panic!() };
+        assert_eq!((status.pid, status.ready, status.reason.as_deref()), (Some(42), false, Some("Docker is starting")));
+        for request in [ToShim::Listener, ToShim::Disk] {
+            packet::send(node.get_ref(), &request, &[]).unwrap();
+            assert!(matches!(next(&node).await, Some((FromShim::Fd, 1))));
+        }
+        packet::send(node.get_ref(), &"nonsense", &[]).unwrap();
+        assert!(matches!(next(&node).await, Some((FromShim::Refused { .. }, 0))));
+        packet::send(node.get_ref(), &ToShim::Stop { deadline_ms: 60_000 }, &[]).unwrap();
+        assert!(matches!(next(&node).await, Some((FromShim::Ok, 0))));
+        assert!(matches!(next(&node).await, Some((FromShim::Event(Event::Stopping), 0))));
+        assert!(control.state.stopping());
+        control.state.tell(Event::Exited { status: "PID 1 exited with status 0".into() });
+        assert!(matches!(next(&node).await, Some((FromShim::Event(Event::Exited { .. }), 0))));
+        assert!(next(&node).await.is_none());
+        talking.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn l01_a_node_that_dies_or_does_not_read_is_dropped_and_nothing_else_happens() {
+        let control = control(0);
+        let (shim, node) = pair();
+        drop(node);
+        control.connection(shim, control.state.listen()).await;
+
+        let (shim, node) = pair();
+        let events = control.state.listen();
+        for n in 0..1000 {
+            control.state.tell(Event::NotReady { reason: n.to_string() });
+        }
+        control.connection(shim, events).await;
+        assert!(next(&node).await.is_none(), "events were lost, so the connection ends");
+        assert!(!control.state.stopping());
+    }
+
+    #[tokio::test]
+    async fn only_root_is_listened_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let me = nix::unistd::getuid().as_raw();
+        for (name, root, served) in [("a", me, true), ("b", me + 1, false)] {
+            let address = SocketAddrUnix::new(dir.path().join(name)).unwrap();
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let listener = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+            bind(&listener, &address).unwrap();
+            listen(&listener, 5).unwrap();
+            let serving = tokio::spawn(control(root).serve(watch_socket(listener).unwrap()));
+            let node = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+            connect(&node, &address).unwrap();
+            let _ = packet::send(&node, &ToShim::Status, &[]);
+            let node = watch_socket(node).unwrap();
+            let answered = timeout(STUCK, node.readable()).await.unwrap();
+            drop(answered);
+            // A connection closed with our request unread reads as a reset.
+            let length = recv(node.get_ref(), &mut [0; 4096], RecvFlags::DONTWAIT).map_or(0, |(_, length)| length);
+            assert_eq!(length > 0, served);
+            serving.abort();
+        }
+    }
+}

@@ -25,7 +25,7 @@ use berth_protocol::{BerthId, BerthStatus, Condition, Ensure, HostUser, State, U
 use berth_runtime::{cgroup::Group, disk, idmap};
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use owner::{Origin, READY_DEADLINE, spawn};
+pub(crate) use owner::{Origin, READY_DEADLINE, spawn};
 
 use super::{host::Host, record::Record, refusal::Refusal};
 
@@ -33,11 +33,11 @@ use super::{host::Host, record::Record, refusal::Refusal};
 const WAITING: usize = 16;
 
 /// What the owner answers.
-pub type Reply = oneshot::Sender<Result<BerthStatus, Unmet>>;
+pub(crate) type Reply = oneshot::Sender<Result<BerthStatus, Unmet>>;
 
 /// Why there is no status to answer with.
 #[derive(Debug)]
-pub enum Unmet {
+pub(crate) enum Unmet {
     /// The berth is not there (any more).
     Gone,
     Refused(Refusal),
@@ -49,29 +49,37 @@ impl From<Refusal> for Unmet {
     }
 }
 
-pub enum Request {
+pub(crate) enum Request {
     /// The account was looked up just now.
-    Ensure { ensure: Box<Ensure>, account: HostUser, reply: Reply },
-    Stop { reply: Reply },
+    Ensure {
+        ensure: Box<Ensure>,
+        account: HostUser,
+        reply: Reply,
+    },
+    Stop {
+        reply: Reply,
+    },
     /// Answered by [`Unmet::Gone`] when nothing is left.
-    Delete { reply: Reply },
+    Delete {
+        reply: Reply,
+    },
 }
 
 /// A berth as the rest of the node sees it.
-pub struct Berth {
-    pub id: BerthId,
-    pub uid: u32,
-    pub index: u32,
-    pub image: String,
-    pub group: Group,
+pub(crate) struct Berth {
+    pub(crate) id: BerthId,
+    pub(crate) uid: u32,
+    pub(crate) index: u32,
+    pub(crate) image: String,
+    pub(crate) group: Group,
     disk: PathBuf,
     requests: mpsc::Sender<Request>,
-    pub status: watch::Receiver<BerthStatus>,
+    pub(crate) status: watch::Receiver<BerthStatus>,
 }
 
 impl Berth {
     /// Asks the owner and waits for its answer.
-    pub async fn ask(&self, request: impl FnOnce(Reply) -> Request) -> Result<BerthStatus, Unmet> {
+    pub(crate) async fn ask(&self, request: impl FnOnce(Reply) -> Request) -> Result<BerthStatus, Unmet> {
         let (reply, answer) = oneshot::channel();
         match self.requests.try_send(request(reply)) {
             Ok(()) => {}
@@ -87,7 +95,7 @@ impl Berth {
     }
 
     /// The status with its use, read from the kernel now. Blocking.
-    pub fn status_with_usage(&self) -> BerthStatus {
+    pub(crate) fn status_with_usage(&self) -> BerthStatus {
         let mut status = self.status.borrow().clone();
         let running = matches!(status.state, State::Running | State::Frozen | State::Stopping);
         let usage = if running { self.group.usage().unwrap_or_default() } else { Default::default() };

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// How long an inner Docker may take to answer before that is a condition.
-pub const READY_DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const READY_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Conditions that make a stopped berth a failed one.
 const FAILURES: [&str; 4] = ["StartFailed", "ShimDied", "SweepFailed", "SocketFailed"];
@@ -43,7 +43,7 @@ pub(super) struct Owner {
 
 /// Where a record comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// Just made up: nothing of it is on the host yet, and the first request creates it.
     New,
     /// Read from its file.
@@ -55,7 +55,10 @@ pub(super) enum Life {
     /// Nothing is made.
     New,
     /// Nothing runs; the socket is ours, and watched.
-    Stopped { listener: Listener, watch: Option<AsyncFd<Arc<OwnedFd>>> },
+    Stopped {
+        listener: Listener,
+        watch: Option<AsyncFd<Arc<OwnedFd>>>,
+    },
     /// Something is being made or ended, and nothing else is looked at meanwhile.
     Busy(State),
     Running(Running),
@@ -118,7 +121,7 @@ enum Happened {
 
 /// Starts the owner of a berth and returns the handle to it. What it finds is settled before its first request is heard; the handle's
 /// status changes for the first time when that is done.
-pub fn spawn(node: &Arc<Node>, record: Record, origin: Origin) -> Arc<Berth> {
+pub(crate) fn spawn(node: &Arc<Node>, record: Record, origin: Origin) -> Arc<Berth> {
     let host = &node.host;
     let (sender, requests) = mpsc::channel(WAITING);
     let (status, watcher) = watch::channel(BerthStatus { state: State::Starting, ..resting(host, &record) });
@@ -207,7 +210,8 @@ impl Owner {
         let mut status = resting(&self.node.host, &self.record);
         status.conditions.clone_from(&self.conditions);
         if self.record.limits.disk_bytes != self.record.disk_bytes {
-            let message = format!("the disk has {} bytes; {} take effect at a later start", self.record.disk_bytes, self.record.limits.disk_bytes);
+            let message =
+                format!("the disk has {} bytes; {} take effect at a later start", self.record.disk_bytes, self.record.limits.disk_bytes);
             set_condition(&mut status.conditions, "PendingRestart", message);
         }
         status.state = match &self.life {

@@ -1,9 +1,7 @@
 //! Start, stop, and what a running berth's shim tells.
 
 use std::{
-    fs,
-    io,
-    mem,
+    fs, io, mem,
     os::fd::OwnedFd,
     sync::Arc,
     time::{Duration, Instant},
@@ -85,7 +83,8 @@ impl Owner {
                 self.conditions.clear();
                 tracing::info!(user = self.record.user, pid, "started");
                 let ready_by = Some(Instant::now() + READY_DEADLINE);
-                let running = Running { channel, listener, pid, started_at: now_ms(), ready: false, ready_by, trim: Arc::default(), exited: None };
+                let running =
+                    Running { channel, listener, pid, started_at: now_ms(), ready: false, ready_by, trim: Arc::default(), exited: None };
                 self.life = Life::Running(running);
                 Ok(())
             }
@@ -156,7 +155,8 @@ impl Owner {
     pub(super) fn not_ready_in_time(&mut self) {
         if let Life::Running(running) = &mut self.life {
             running.ready_by = None;
-            let message = format!("the inner Docker has not answered for {} s; see berth logs {}", READY_DEADLINE.as_secs(), self.record.user);
+            let message =
+                format!("the inner Docker has not answered for {} s; see berth logs {}", READY_DEADLINE.as_secs(), self.record.user);
             self.condition("DockerNotReady", message);
         }
     }
@@ -233,7 +233,10 @@ impl Owner {
             }
             None => {
                 let why = error.map(|e| format!(" ({e})")).unwrap_or_default();
-                self.condition("ShimDied", format!("its shim died{why}, and the berth ended with it; the next connection or berth start starts it anew"));
+                self.condition(
+                    "ShimDied",
+                    format!("its shim died{why}, and the berth ended with it; the next connection or berth start starts it anew"),
+                );
                 self.note_exit("its shim died".into()).await;
                 self.replace_listener(running.listener).await;
             }

@@ -41,7 +41,9 @@ impl Owner {
         let record = self.record.clone();
         match self.blocking(move |host| Listener::bind(&host.layout, &record)).await {
             Ok(listener) => self.rest(listener),
-            Err(error) => self.condition("SocketFailed", format!("no socket for the user: {}; restart the node once that is cured", chain(&error))),
+            Err(error) => {
+                self.condition("SocketFailed", format!("no socket for the user: {}; restart the node once that is cured", chain(&error)))
+            }
         }
     }
 

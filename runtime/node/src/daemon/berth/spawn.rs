@@ -115,7 +115,8 @@ fn control_listener(path: &Path) -> Result<OwnedFd> {
     let temporary = path.with_extension("new");
     gone(fs::remove_file(&temporary)).step("remove", temporary.display())?;
     let bound = || -> io::Result<OwnedFd> {
-        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+        let socket =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
         rustix::net::bind(&socket, &SocketAddrUnix::new(&temporary)?)?;
         fs::set_permissions(&temporary, fs::Permissions::from_mode(0o600))?;
         rustix::net::listen(&socket, 16)?;

@@ -1,0 +1,123 @@
+//! What the kernel must be able to do, tried.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    process::{Command, Stdio},
+};
+
+use berth_protocol::Check;
+use berth_runtime::{
+    cgroup::{Group, Limits},
+    error::chain,
+};
+
+use super::{Scratch, failed, first_line, ok, warning};
+use crate::daemon::host::Host;
+
+pub(super) fn checks(host: &Host) -> Vec<Check> {
+    vec![release(), user_namespaces(), overlay(host), id_mapped(host), control_groups(host), loop_devices()]
+}
+
+/// Id-mapped overlay layers came with 5.19.
+const LEAST: (u32, u32) = (5, 19);
+
+fn release() -> Check {
+    let names = rustix::system::uname();
+    let release = names.release().to_string_lossy();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse::<u32>().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(major), Some(minor)) if (major, minor) >= LEAST => ok("kernel", release),
+        _ => failed(
+            "kernel",
+            format!("{release} is older than {}.{}", LEAST.0, LEAST.1),
+            "boot a newer kernel (Debian 12 and later have one)",
+        ),
+    }
+}
+
+/// In a process of its own: this one has threads.
+fn unshared(script: &str, dir: &std::path::Path) -> Result<(), String> {
+    let output = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "--pid", "--net", "--ipc", "--uts", "--cgroup", "--fork", "sh", "-ec", script])
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| format!("unshare (package util-linux): {e}"))?;
+    if output.status.success() { Ok(()) } else { Err(first_line(&output.stderr)) }
+}
+
+fn user_namespaces() -> Check {
+    match unshared("true", "/".as_ref()) {
+        Ok(()) => ok("namespaces", "a user namespace with all others in it can be made"),
+        Err(why) => failed(
+            "namespaces",
+            why,
+            "allow them: sysctl user.max_user_namespaces (above 0), and no kernel.apparmor_restrict_unprivileged_userns",
+        ),
+    }
+}
+
+fn overlay(host: &Host) -> Check {
+    let dir = host.layout.node_dir().join("doctor");
+    let scratch = Scratch(&dir);
+    let made = ["", "l", "u", "w", "m"].iter().try_for_each(|name| match fs::create_dir(dir.join(name)) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        _ => fs::set_permissions(dir.join(name), fs::Permissions::from_mode(0o755)),
+    });
+    let mounted = made.map_err(|e| e.to_string()).and_then(|()| {
+        unshared("mount -t overlay -o lowerdir=l,upperdir=u,workdir=w,userxattr overlay m && echo x > m/x && test -e u/x", scratch.0)
+    });
+    match mounted {
+        Ok(()) => ok("overlay", "overlay in a user namespace works"),
+        Err(why) => {
+            failed("overlay", format!("overlay in a user namespace: {why}"), "modprobe overlay; state_dir must be on ext4, XFS or btrfs")
+        }
+    }
+}
+
+/// Known from the kernel's and the file system's kind: only a single-threaded child could try it.
+fn id_mapped(host: &Host) -> Check {
+    const EXT: u64 = 0xEF53;
+    const XFS: u64 = 0x5846_5342;
+    const BTRFS: u64 = 0x9123_683E;
+    const TMPFS: u64 = 0x0102_1994;
+    let images = host.layout.images();
+    match rustix::fs::statfs(&images) {
+        Ok(found) if [EXT, XFS, BTRFS, TMPFS].contains(&(found.f_type as u64)) => {
+            ok("id-mapped mounts", "the images' file system knows them")
+        }
+        Ok(found) => warning(
+            "id-mapped mounts",
+            format!("{} is on a file system of type {:#x}, which may not know them", images.display(), found.f_type),
+            "put state_dir on ext4, XFS or btrfs",
+        ),
+        Err(error) => failed("id-mapped mounts", format!("{}: {error}", images.display()), "look at state_dir in node.toml"),
+    }
+}
+
+/// A group with limits is made and removed, as for a berth.
+fn control_groups(host: &Host) -> Check {
+    let kind = if host.hierarchy.hybrid() { "hybrid" } else { "v2" };
+    let name = if host.systemd { "doctor.scope" } else { "doctor" };
+    let group = Group { hierarchy: host.hierarchy.clone(), path: host.group_parent().join(name) };
+    let limits = Limits { cpu_millis: 1000, memory_bytes: 64 << 20, pids: 64 };
+    let tried = group.create(&limits, 0).and_then(|()| group.usage().map(drop));
+    let removed = group.remove();
+    match tried.and(removed) {
+        Ok(()) => ok("control groups", format!("{kind}: limits for cpu, memory and pids can be set")),
+        Err(error) => failed(
+            "control groups",
+            format!("{kind}: {}", chain(&error)),
+            "the controllers cpu, memory and pids must be enabled (kernel command line, and who mounts /sys/fs/cgroup)",
+        ),
+    }
+}
+
+fn loop_devices() -> Check {
+    match Command::new("losetup").arg("--find").output() {
+        Ok(output) if output.status.success() => ok("loop devices", format!("{} is free", String::from_utf8_lossy(&output.stdout).trim())),
+        Ok(output) => failed("loop devices", first_line(&output.stderr), "modprobe loop"),
+        Err(error) => failed("loop devices", format!("losetup: {error}"), "apt-get install util-linux mount"),
+    }
+}

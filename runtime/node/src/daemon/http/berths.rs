@@ -1,0 +1,121 @@
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use berth_protocol::{BerthStatus, Ensure, ExecRequest, frame};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use tokio::sync::{broadcast::error::RecvError, mpsc};
+
+use super::{blocking, extract, json_lines};
+use crate::daemon::{berth::Berth, exec, logs::Console, node::Node, refusal::Refusal};
+
+pub(super) async fn list(State(node): State<Arc<Node>>) -> Result<Json<Vec<BerthStatus>>, Refusal> {
+    blocking(move || node.statuses_with_usage()).await.map(Json)
+}
+
+pub(super) async fn show(State(node): State<Arc<Node>>, extract::Name(user): extract::Name) -> Result<Json<BerthStatus>, Refusal> {
+    match node.find(&user) {
+        Some(berth) => blocking(move || berth.status_with_usage()).await.map(Json),
+        None => node.corrupt_of(&user).map(Json).ok_or_else(|| Refusal::no_berth(&user)),
+    }
+}
+
+pub(super) async fn ensure(
+    State(node): State<Arc<Node>>,
+    extract::Name(user): extract::Name,
+    extract::Json(ensure): extract::Json<Ensure>,
+) -> Result<Json<BerthStatus>, Refusal> {
+    node.ensure(&user, ensure).await.map(Json)
+}
+
+pub(super) async fn stop(State(node): State<Arc<Node>>, extract::Name(user): extract::Name) -> Result<Json<BerthStatus>, Refusal> {
+    node.stop_berth(&user).await.map(Json)
+}
+
+pub(super) async fn delete(State(node): State<Arc<Node>>, extract::Name(user): extract::Name) -> Result<StatusCode, Refusal> {
+    node.delete_berth(&user).await.map(|()| StatusCode::NO_CONTENT)
+}
+
+fn existing(node: &Node, user: &str) -> Result<Arc<Berth>, Refusal> {
+    node.find(user).ok_or_else(|| node.not_there(user))
+}
+
+/// The command is started before the connection is upgraded, so that what stops it is an ordinary refusal.
+pub(super) async fn exec(State(node): State<Arc<Node>>, extract::Name(user): extract::Name, request: Request) -> Result<Response, Refusal> {
+    let (mut parts, body) = request.into_parts();
+    let upgrade = parts.headers.get(header::UPGRADE).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(frame::UPGRADE.as_bytes()));
+    let Some(on_upgrade) = parts.extensions.remove::<OnUpgrade>().filter(|_| upgrade) else {
+        let detail = format!("exec needs the header Upgrade: {}", frame::UPGRADE);
+        return Err(Refusal::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", detail));
+    };
+    let request: ExecRequest = extract::json(body).await?;
+    let slot = exec::slot(&node)?;
+    let berth = existing(&node, &user)?;
+    let child = exec::start(&node, &berth, request).await?;
+    tokio::spawn(async move {
+        match on_upgrade.await {
+            Ok(client) => exec::serve(TokioIo::new(client), child).await,
+            Err(_) => exec::abandon(child).await,
+        }
+        drop(slot);
+    });
+    let headers = [(header::CONNECTION, HeaderValue::from_static("upgrade")), (header::UPGRADE, HeaderValue::from_static(frame::UPGRADE))];
+    Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Logs {
+    tail: Option<usize>,
+    #[serde(default)]
+    follow: bool,
+}
+
+pub(super) async fn logs(
+    State(node): State<Arc<Node>>,
+    extract::Name(user): extract::Name,
+    extract::Query(Logs { tail, follow }): extract::Query<Logs>,
+) -> Result<Response, Refusal> {
+    let berth = existing(&node, &user)?;
+    let layout = &node.host.layout;
+    let console = Console { older: layout.older_console(berth.id), current: layout.console(berth.id) };
+    let (to, pieces) = mpsc::channel(4);
+    tokio::spawn(console.send(tail, follow, to));
+    let stream = futures_util::stream::unfold(pieces, |mut pieces| async { Some((pieces.recv().await?, pieces)) });
+    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(stream)).into_response())
+}
+
+/// Every berth once, then each change; a watcher that fell behind is told everything anew.
+pub(super) async fn watch(State(node): State<Arc<Node>>) -> Response {
+    let (to, values) = mpsc::channel::<BerthStatus>(16);
+    let stop = node.stop.clone();
+    let telling = async move {
+        let mut news = node.news();
+        let mut all: BTreeMap<String, BerthStatus> = node.statuses().into_iter().map(|s| (s.user.clone(), s)).collect();
+        loop {
+            while let Some((_, status)) = all.pop_first() {
+                if to.send(status).await.is_err() {
+                    return;
+                }
+            }
+            let told = tokio::select! {
+                told = news.recv() => told,
+                () = to.closed() => return,
+            };
+            match told {
+                Ok(status) => drop(all.insert(status.user.clone(), status)),
+                Err(RecvError::Lagged(_)) => all = node.statuses().into_iter().map(|s| (s.user.clone(), s)).collect(),
+                Err(RecvError::Closed) => return,
+            }
+        }
+    };
+    tokio::spawn(async move { stop.run_until_cancelled(telling).await });
+    json_lines(values)
+}

@@ -1,0 +1,38 @@
+use std::sync::Arc;
+
+use axum::{Json, extract::State};
+use berth_protocol::{Check, HostUser, NodeInfo, VERSION};
+
+use super::{blocking, extract::Name};
+use crate::daemon::{doctor, node::Node, refusal::Refusal};
+
+pub(super) async fn info(State(node): State<Arc<Node>>) -> Result<Json<NodeInfo>, Refusal> {
+    let info = blocking(move || describe(&node)).await?;
+    info.map(Json).map_err(|e| Refusal::failed("node_info_failed", "the host cannot be described", &e))
+}
+
+fn describe(node: &Node) -> std::io::Result<NodeInfo> {
+    let names = rustix::system::uname();
+    let memory = rustix::system::sysinfo();
+    let (disk_bytes, disk_free_bytes) = node.host.disk_space()?;
+    Ok(NodeInfo {
+        protocol: VERSION,
+        version: env!("CARGO_PKG_VERSION").into(),
+        hostname: names.nodename().to_string_lossy().into_owned(),
+        kernel: names.release().to_string_lossy().into_owned(),
+        cgroup: if node.host.hierarchy.hybrid() { "hybrid" } else { "v2" }.into(),
+        cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
+        memory_bytes: (memory.totalram as u64).saturating_mul(u64::from(memory.mem_unit.max(1))),
+        disk_bytes,
+        disk_free_bytes,
+        run_dir: node.host.layout.run.to_string_lossy().into_owned(),
+    })
+}
+
+pub(super) async fn user(State(node): State<Arc<Node>>, Name(name): Name) -> Result<Json<HostUser>, Refusal> {
+    node.accounts.find(&name).await.map(Json)
+}
+
+pub(super) async fn doctor(State(node): State<Arc<Node>>) -> Result<Json<Vec<Check>>, Refusal> {
+    blocking(move || doctor::examine(&node)).await.map(Json)
+}

@@ -1,0 +1,352 @@
+//! All berths of this node: who has which, what is reserved, and the news of them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use axum::http::StatusCode;
+use berth_protocol::{BerthId, BerthStatus, Condition, Ensure, HostUser, Limits, State, Wanted};
+use berth_runtime::idmap;
+use tokio::sync::{Semaphore, broadcast};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    berth::{self, Berth, Origin, READY_DEADLINE, Request, Unmet},
+    host::{Host, Remains, now_ms},
+    nss::Accounts,
+    record::{Corrupt, Intent, Phase, Record, VERSION},
+    refusal::Refusal,
+};
+
+/// Berths that are started at once; the rest waits for its turn.
+const STARTS_AT_ONCE: usize = 4;
+/// Changes that a slow watcher may be behind before it is told everything anew.
+const NEWS: usize = 256;
+
+pub(crate) struct Node {
+    pub(crate) host: Host,
+    pub(crate) accounts: Accounts,
+    pub(crate) starts: Semaphore,
+    pub(crate) commands: Arc<Semaphore>,
+    /// Cancelled when the daemon stops; berths go on.
+    pub(crate) stop: CancellationToken,
+    pub(crate) owners: TaskTracker,
+    pub(crate) images: super::images::Work,
+    registry: Mutex<Registry>,
+    news: broadcast::Sender<BerthStatus>,
+}
+
+#[derive(Default)]
+struct Registry {
+    berths: BTreeMap<String, Arc<Berth>>,
+    corrupt: Vec<Corrupt>,
+}
+
+impl Node {
+    pub(crate) fn new(host: Host, corrupt: Vec<Corrupt>) -> Arc<Self> {
+        let accounts = Accounts::new(host.config.ids.clone());
+        Arc::new(Self {
+            accounts,
+            host,
+            starts: Semaphore::new(STARTS_AT_ONCE),
+            commands: Arc::new(Semaphore::new(super::exec::AT_ONCE)),
+            stop: CancellationToken::new(),
+            owners: TaskTracker::new(),
+            images: super::images::Work::default(),
+            registry: Mutex::new(Registry { berths: BTreeMap::new(), corrupt }),
+            news: broadcast::channel(NEWS).0,
+        })
+    }
+
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts the owner of a berth whose record was found.
+    pub(crate) fn take_up(self: &Arc<Self>, record: Record) -> Arc<Berth> {
+        let user = record.user.clone();
+        let berth = berth::spawn(self, record, Origin::Found);
+        self.registry().berths.insert(user, Arc::clone(&berth));
+        berth
+    }
+
+    pub(crate) fn find(&self, user: &str) -> Option<Arc<Berth>> {
+        self.registry().berths.get(user).map(Arc::clone)
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Berth>> {
+        self.registry().berths.values().map(Arc::clone).collect()
+    }
+
+    pub(crate) fn corrupt(&self) -> Vec<Corrupt> {
+        self.registry().corrupt.clone()
+    }
+
+    /// The owner of `id` has nothing left to own.
+    pub(super) fn forget(&self, user: &str, id: BerthId) {
+        let mut registry = self.registry();
+        if registry.berths.get(user).is_some_and(|b| b.id == id) {
+            registry.berths.remove(user);
+        }
+    }
+
+    pub(super) fn tell(&self, status: BerthStatus) {
+        // Nobody watching is no error.
+        let _ = self.news.send(status);
+    }
+
+    pub(crate) fn news(&self) -> broadcast::Receiver<BerthStatus> {
+        self.news.subscribe()
+    }
+
+    /// Users whose berths stand on image `digest`.
+    pub(crate) fn users_of(&self, digest: &str) -> Vec<String> {
+        let registry = self.registry();
+        let corrupt = registry.corrupt.iter().filter(|c| c.image.as_deref() == Some(digest));
+        let corrupt = corrupt.map(|c| c.user.clone().unwrap_or_else(|| c.file.display().to_string()));
+        registry.berths.iter().filter(|(_, b)| b.image == digest).map(|(user, _)| user.clone()).chain(corrupt).collect()
+    }
+
+    /// Every berth as it was last told, corrupt ones included.
+    pub(crate) fn statuses(&self) -> Vec<BerthStatus> {
+        let registry = self.registry();
+        let mut all: Vec<BerthStatus> = registry.berths.values().map(|b| b.status.borrow().clone()).collect();
+        all.extend(registry.corrupt.iter().filter_map(|c| self.corrupt_status(c)));
+        all
+    }
+
+    /// Every berth with its use of the host. Blocking.
+    pub(crate) fn statuses_with_usage(&self) -> Vec<BerthStatus> {
+        let mut all: Vec<BerthStatus> = self.all().iter().map(|b| b.status_with_usage()).collect();
+        all.extend(self.corrupt().iter().filter_map(|c| self.corrupt_status(c)));
+        all
+    }
+
+    pub(crate) fn corrupt_of(&self, user: &str) -> Option<BerthStatus> {
+        self.corrupt().iter().find(|c| c.user.as_deref() == Some(user)).and_then(|c| self.corrupt_status(c))
+    }
+
+    fn corrupt_status(&self, corrupt: &Corrupt) -> Option<BerthStatus> {
+        let (user, id) = (corrupt.user.clone()?, corrupt.id?);
+        let address = corrupt.index.and_then(|i| self.host.link(i).ok()).map(|(_, a)| a.to_string()).unwrap_or_default();
+        let message = format!("{} is not readable as a record ({})", corrupt.file.display(), corrupt.reason);
+        Some(BerthStatus {
+            id,
+            state: State::Failed,
+            docker_ready: false,
+            conditions: vec![Condition { kind: "RecordCorrupt".into(), message, since: now_ms() }],
+            image: String::new(),
+            limits: Limits { cpu_millis: 0, memory_bytes: 0, pids: 0, disk_bytes: 0 },
+            uid: corrupt.uid.unwrap_or_default(),
+            id_base: 0,
+            id_count: idmap::COUNT,
+            address,
+            socket: corrupt.uid.map(|u| self.host.layout.user_socket(u).to_string_lossy().into_owned()).unwrap_or_default(),
+            pid: None,
+            started_at: None,
+            usage: None,
+            user,
+        })
+    }
+
+    /// Makes it so; answers once the wanted state is reached. Asking twice is harmless.
+    pub(crate) async fn ensure(self: &Arc<Self>, user: &str, ensure: Ensure) -> Result<BerthStatus, Refusal> {
+        let account = self.accounts.find(user).await?;
+        self.accounts.admit(&account, ensure.allow_system)?;
+        ensure.limits.validate().map_err(|e| {
+            Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "limit_too_low", e.to_string())
+                .hint(format!("a Docker daemon needs at least {} of it", e.least))
+        })?;
+        loop {
+            if self.stop.is_cancelled() {
+                return Err(Refusal::stopping());
+            }
+            let berth = match self.find(user) {
+                Some(berth) => berth,
+                None => {
+                    let _tied = self.images.tying.read().await;
+                    self.validate_new(user, &ensure).await?;
+                    self.admit_new(&account, &ensure)?
+                }
+            };
+            let request = |reply| Request::Ensure { ensure: Box::new(ensure.clone()), account: account.clone(), reply };
+            match berth.ask(request).await {
+                Ok(status) if ensure.wanted == Wanted::Running => return Ok(until_ready(&berth, status).await),
+                Ok(status) => return Ok(status),
+                Err(Unmet::Refused(refusal)) => return Err(refusal),
+                // It was just taken away; its owner forgets it in a moment.
+                Err(Unmet::Gone) => self.forget(user, berth.id),
+            }
+        }
+    }
+
+    /// What a new berth needs of the host.
+    async fn validate_new(self: &Arc<Self>, user: &str, ensure: &Ensure) -> Result<(), Refusal> {
+        if !super::images::valid_digest(&ensure.image) {
+            return Err(Refusal::bad_request(format!("{:?} is no image digest", ensure.image)).hint("sha256: and 64 hexadecimal digits"));
+        }
+        let (node, image, disk_bytes, user) = (Arc::clone(self), ensure.image.clone(), ensure.limits.disk_bytes, user.to_owned());
+        let checked = tokio::task::spawn_blocking(move || {
+            let found = node.host.images.get(&image).map_err(|e| Refusal::failed("create_failed", format!("image {image}"), &e))?;
+            if found.is_none() {
+                let missing = format!("this node has no image {image}");
+                return Err(Refusal::new(StatusCode::NOT_FOUND, "image_not_found", missing).hint("berth image list"));
+            }
+            let (size, free) = node.host.disk_space().map_err(|e| Refusal::failed("create_failed", "the file system of the disks", &e))?;
+            let detail = match () {
+                () if disk_bytes > size => format!("a disk of {disk_bytes} bytes for {user} does not fit a file system of {size}"),
+                () if free < LEAST_FREE => format!("{free} bytes are free for the berth of {user}, the least is {LEAST_FREE}"),
+                () => return Ok(()),
+            };
+            let hint = format!("ask for a smaller disk, or free space below {}", node.host.layout.state.display());
+            Err(Refusal::new(StatusCode::INSUFFICIENT_STORAGE, "host_disk_full", detail).hint(hint))
+        });
+        checked.await.unwrap_or_else(|_| Err(Refusal::stopping()))
+    }
+
+    /// Reserves user, id, uid and address in one step, and starts the owner of what is not there yet.
+    fn admit_new(self: &Arc<Self>, account: &HostUser, ensure: &Ensure) -> Result<Arc<Berth>, Refusal> {
+        let mut registry = self.registry();
+        if let Some(berth) = registry.berths.get(&account.name) {
+            return Ok(Arc::clone(berth));
+        }
+        if let Some((other, _)) = registry.berths.iter().find(|(_, b)| b.id == ensure.id) {
+            return Err(Refusal::conflict("id_in_use", format!("{} is the berth of {other}", ensure.id)));
+        }
+        if let Some((other, _)) = registry.berths.iter().find(|(_, b)| b.uid == account.uid) {
+            let detail = format!("uid {} of {} has a berth under the name {other}", account.uid, account.name);
+            return Err(
+                Refusal::conflict("uid_in_use", detail).hint(format!("a uid under a new name inherits nothing: berth delete {other}"))
+            );
+        }
+        let same = |c: &&Corrupt| c.user.as_ref() == Some(&account.name) || c.id == Some(ensure.id) || c.uid == Some(account.uid);
+        if let Some(corrupt) = registry.corrupt.iter().find(same) {
+            let detail = format!("{} belongs to {} and is not readable ({})", corrupt.file.display(), account.name, corrupt.reason);
+            let hint = format!("put the file back from a backup and restart the node, or give up its data: berth delete {}", account.name);
+            return Err(Refusal::conflict("record_corrupt", detail).hint(hint));
+        }
+        let taken = registry.berths.values().map(|b| b.index).chain(registry.corrupt.iter().filter_map(|c| c.index)).collect();
+        let index =
+            free_index(&taken, |index| Path::new("/sys/class/net").join(format!("{}{index}", self.host.config.link_prefix)).exists());
+        let (link, address) = self.host.link(index).map_err(|e| Refusal::failed("create_failed", "no address", &e))?;
+        let record = Record {
+            version: VERSION,
+            id: ensure.id,
+            user: account.name.clone(),
+            uid: account.uid,
+            gid: account.gid,
+            home: account.home.clone().into(),
+            image: ensure.image.clone(),
+            limits: ensure.limits,
+            disk_bytes: ensure.limits.disk_bytes,
+            id_base: 0,
+            index,
+            link,
+            address,
+            allow_system: ensure.allow_system,
+            phase: Phase::Creating,
+            intent: Intent::Stopped,
+            last_exit: None,
+            created_at: now_ms(),
+        };
+        let berth = berth::spawn(self, record, Origin::New);
+        registry.berths.insert(account.name.clone(), Arc::clone(&berth));
+        Ok(berth)
+    }
+
+    pub(crate) async fn stop_berth(&self, user: &str) -> Result<BerthStatus, Refusal> {
+        let berth = self.find(user).ok_or_else(|| self.not_there(user))?;
+        match berth.ask(|reply| Request::Stop { reply }).await {
+            Ok(status) => Ok(status),
+            Err(Unmet::Refused(refusal)) => Err(refusal),
+            Err(Unmet::Gone) if self.stop.is_cancelled() => Err(Refusal::stopping()),
+            Err(Unmet::Gone) => Err(Refusal::no_berth(user)),
+        }
+    }
+
+    /// Nothing is left afterwards; nothing there is success.
+    pub(crate) async fn delete_berth(self: &Arc<Self>, user: &str) -> Result<(), Refusal> {
+        if let Some(berth) = self.find(user) {
+            return match berth.ask(|reply| Request::Delete { reply }).await {
+                Err(Unmet::Refused(refusal)) => Err(refusal),
+                Err(Unmet::Gone) if self.stop.is_cancelled() => Err(Refusal::stopping()),
+                Ok(_) | Err(Unmet::Gone) => {
+                    self.forget(user, berth.id);
+                    Ok(())
+                }
+            };
+        }
+        let found = self.corrupt().into_iter().find(|c| c.user.as_deref() == Some(user));
+        match found {
+            Some(corrupt) => self.delete_corrupt(corrupt).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn delete_corrupt(self: &Arc<Self>, corrupt: Corrupt) -> Result<(), Refusal> {
+        let Corrupt { id: Some(id), user, uid, index, .. } = corrupt.clone() else { return Ok(()) };
+        let link = index.and_then(|i| self.host.link(i).ok());
+        let remains = Remains { id, user: user.clone(), uid, link, unused: false };
+        let node = Arc::clone(self);
+        let removed = tokio::task::spawn_blocking(move || node.host.dismantle(&remains)).await;
+        let what = format!("the berth of {} is not wholly removed", user.unwrap_or_default());
+        match removed {
+            Ok(done) => done.map_err(|e| Refusal::failed("delete_failed", what, &e))?,
+            Err(_) => return Err(Refusal::stopping()),
+        }
+        self.registry().corrupt.retain(|c| *c != corrupt);
+        Ok(())
+    }
+
+    pub(crate) fn not_there(&self, user: &str) -> Refusal {
+        match self.corrupt_of(user) {
+            Some(status) => {
+                let detail = status.conditions.first().map(|c| c.message.clone()).unwrap_or_default();
+                Refusal::conflict("record_corrupt", detail).hint(format!("berth doctor; give up its data: berth delete {user}"))
+            }
+            None => Refusal::no_berth(user),
+        }
+    }
+}
+
+/// Below this a new berth's image could not even be formatted and started.
+const LEAST_FREE: u64 = 64 << 20;
+
+impl Host {
+    /// Size and free bytes of the file system that holds the berths' disks.
+    pub(crate) fn disk_space(&self) -> std::io::Result<(u64, u64)> {
+        let stat = rustix::fs::statvfs(self.layout.berths())?;
+        Ok((stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize))
+    }
+}
+
+/// Waits until the inner Docker answers, or it is known that it does not; the berth runs either way.
+async fn until_ready(berth: &Berth, status: BerthStatus) -> BerthStatus {
+    let mut watch = berth.status.clone();
+    let settled = |s: &BerthStatus| {
+        s.docker_ready || !matches!(s.state, State::Running | State::Starting) || s.conditions.iter().any(|c| c.kind == "DockerNotReady")
+    };
+    match tokio::time::timeout(READY_DEADLINE, watch.wait_for(settled)).await {
+        Ok(Ok(now)) => now.clone(),
+        Ok(Err(_)) => status,
+        Err(_) => berth.status.borrow().clone(),
+    }
+}
+
+/// The least index that no record has and no link of the host.
+fn free_index(taken: &BTreeSet<u32>, link_exists: impl Fn(u32) -> bool) -> u32 {
+    (0..=u32::MAX).find(|i| !taken.contains(i) && !link_exists(*i)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_is_free_when_neither_record_nor_link_has_it() {
+        assert_eq!(free_index(&BTreeSet::from([0, 1, 3]), |i| i == 2), 4);
+        assert_eq!(free_index(&BTreeSet::new(), |_| false), 0);
+    }
+}
