@@ -2,7 +2,11 @@
 
 pub mod descriptor;
 pub mod keyring;
+pub mod keys;
+pub mod locked_memory;
 pub mod loopdev;
 pub mod mount;
+pub mod packet;
 pub mod process;
+pub mod shared_memory;
 pub mod signal;
