@@ -17,7 +17,10 @@ use rustix::net::{
 };
 use tokio::io::unix::AsyncFd;
 
-use crate::link::{FromShim, MAX_MESSAGE, ToShim};
+use crate::{
+    descriptor::watch_socket,
+    link::{FromShim, MAX_MESSAGE, ToShim},
+};
 
 /// Most descriptors in one packet, either way.
 const MAX_DESCRIPTORS: usize = 5;
@@ -29,7 +32,7 @@ pub(crate) struct Channel {
 
 impl Channel {
     fn new(socket: OwnedFd) -> io::Result<Self> {
-        Ok(Self { socket: AsyncFd::register(socket)?, buffer: Mutex::new(vec![0; MAX_MESSAGE]) })
+        Ok(Self { socket: watch_socket(socket)?, buffer: Mutex::new(vec![0; MAX_MESSAGE]) })
     }
 
     /// Our end, and the end that becomes a new shim's standard input.

@@ -24,11 +24,12 @@ use berth_runtime::{
 };
 use rustix::net::{SocketFlags, accept_with};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, unix::AsyncFd},
+    io::{AsyncReadExt, AsyncWriteExt, Interest, unix::AsyncFd},
     sync::Semaphore,
 };
 
 use super::{layout::Layout, record::Record};
+use crate::descriptor::watch;
 
 /// Refused connections of one berth that are answered at once; more are closed.
 const ANSWERED_AT_ONCE: usize = 64;
@@ -36,7 +37,7 @@ const ANSWERED_AT_ONCE: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(crate) struct Listener {
-    socket: Arc<OwnedFd>,
+    socket: OwnedFd,
     answering: Arc<Semaphore>,
 }
 
@@ -73,7 +74,7 @@ impl Listener {
 
     /// Takes over a listening socket that a shim kept.
     pub(crate) fn adopt(socket: OwnedFd) -> Self {
-        Self { socket: Arc::new(socket), answering: Arc::new(Semaphore::new(ANSWERED_AT_ONCE)) }
+        Self { socket, answering: Arc::new(Semaphore::new(ANSWERED_AT_ONCE)) }
     }
 
     /// For the shim, which accepts from then on.
@@ -82,14 +83,14 @@ impl Listener {
     }
 
     /// Readable when a connection waits. To be dropped while a shim accepts: every connection would wake the node.
-    pub(crate) fn watch(&self) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
-        AsyncFd::register(Arc::clone(&self.socket))
+    pub(crate) fn watch(&self) -> io::Result<AsyncFd<OwnedFd>> {
+        watch(self.socket.try_clone()?, Interest::READABLE)
     }
 
     /// Accepts what waits and answers it as dockerd would, with `message`.
     pub(crate) fn refuse_waiting(&self, message: &str) {
         let answer: Arc<str> = docker_error(message).into();
-        while let Ok(connection) = accept_with(&*self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+        while let Ok(connection) = accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
             let Ok(slot) = Arc::clone(&self.answering).try_acquire_owned() else { continue };
             let answer = Arc::clone(&answer);
             tokio::spawn(async move {

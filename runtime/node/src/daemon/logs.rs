@@ -3,12 +3,20 @@
 use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom},
-    os::unix::fs::MetadataExt,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
     path::{Path, PathBuf},
 };
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use tokio::{io::unix::AsyncFd, sync::mpsc};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::mpsc,
+};
+
+use crate::descriptor::watch;
 
 /// Bytes of one file that are read at most; the shim keeps each well below.
 const MOST: u64 = 8 << 20;
@@ -48,7 +56,7 @@ impl Console {
 
     async fn run(&self, tail: Option<usize>, follow: bool, to: &mpsc::Sender<io::Result<Vec<u8>>>) -> io::Result<()> {
         // Watched before it is read: nothing falls between.
-        let watch = if follow { watch(&self.current)? } else { None };
+        let added_to = if follow { follow_file(&self.current)? } else { None };
         let console = self.clone();
         let (text, mut at) = tokio::task::spawn_blocking(move || console.read(tail)).await.map_err(io::Error::other)??;
         for piece in text.chunks(PIECE) {
@@ -56,13 +64,13 @@ impl Console {
                 return Ok(());
             }
         }
-        let Some((watch, mut file)) = watch else { return Ok(()) };
+        let Some((watch, inotify, mut file)) = added_to else { return Ok(()) };
         loop {
             tokio::select! {
                 () = to.closed() => return Ok(()),
                 ready = watch.readable() => {
                     let mut ready = ready?;
-                    while watch.get_ref().read_events().is_ok() {}
+                    while inotify.read_events().is_ok() {}
                     ready.clear_ready();
                 }
             }
@@ -78,14 +86,14 @@ impl Console {
     }
 }
 
-fn watch(path: &Path) -> io::Result<Option<(AsyncFd<Inotify>, File)>> {
+fn follow_file(path: &Path) -> io::Result<Option<(AsyncFd<OwnedFd>, Inotify, File)>> {
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file?,
     };
     let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
     inotify.add_watch(path, AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_ATTRIB | AddWatchFlags::IN_DELETE_SELF)?;
-    Ok(Some((AsyncFd::register(inotify)?, file)))
+    Ok(Some((watch(inotify.as_fd().try_clone_to_owned()?, Interest::READABLE)?, inotify, file)))
 }
 
 /// The next piece behind `at`. A file that became shorter was begun anew.

@@ -57,7 +57,7 @@ pub(super) enum Life {
     /// Nothing runs; the socket is ours, and watched.
     Stopped {
         listener: Listener,
-        watch: Option<AsyncFd<Arc<OwnedFd>>>,
+        watch: Option<AsyncFd<OwnedFd>>,
     },
     /// Something is being made or ended, and nothing else is looked at meanwhile.
     Busy(State),

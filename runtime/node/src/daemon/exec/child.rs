@@ -28,7 +28,9 @@ use rustix::{
     pipe::{PipeFlags, pipe_with},
     process::{PidfdFlags, pidfd_open, pidfd_send_signal},
 };
-use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, unix::AsyncFd};
+
+use crate::descriptor::{watch, watch_socket};
 
 /// What `enter` may take until it has made the terminal.
 const TERMINAL_DEADLINE: Duration = Duration::from_secs(20);
@@ -147,13 +149,13 @@ async fn terminal(socket: Stream) -> io::Result<Option<OwnedFd>> {
 fn stream(descriptor: OwnedFd) -> io::Result<Stream> {
     let flags = rustix::fs::fcntl_getfl(&descriptor)?;
     rustix::fs::fcntl_setfl(&descriptor, flags | OFlags::NONBLOCK)?;
-    AsyncFd::register(descriptor)
+    watch_socket(descriptor)
 }
 
 fn ended(pid: Pid) -> io::Result<Stream> {
     let raw = rustix::process::Pid::from_raw(pid.as_raw()).ok_or(io::ErrorKind::NotFound)?;
     // Our own child, not yet reaped.
-    AsyncFd::register(pidfd_open(raw, PidfdFlags::NONBLOCK)?)
+    watch(pidfd_open(raw, PidfdFlags::NONBLOCK)?, Interest::READABLE)
 }
 
 /// Executes `program enter` with these descriptors from 0 on, an empty environment, and every signal as it is by default.
