@@ -137,7 +137,7 @@ impl<'h> Berth<'h> {
 
     /// A shell script inside as uid and gid 1000.
     pub fn sh_as_user(&self, script: &str) -> Run {
-        self.host.berth(["exec", "-u", "1000", self.name(), "--", "sh", "-c", script])
+        self.host.berth(["exec", "-u", "1000:1000", self.name(), "--", "sh", "-c", script])
     }
 
     /// The probe inside as root.
@@ -151,7 +151,7 @@ impl<'h> Berth<'h> {
     #[track_caller]
     pub fn probe_as_user(&self, args: &[&str]) -> Run {
         self.copy_probe();
-        self.host.berth(["exec", "-u", "1000", self.name(), "--", PROBE]).args(args)
+        self.host.berth(["exec", "-u", "1000:1000", self.name(), "--", PROBE]).args(args)
     }
 
     /// Puts the probe inside, once; for scripts that call `berth-probe`.

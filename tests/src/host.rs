@@ -4,7 +4,10 @@ use std::{
     ffi::OsStr,
     fmt::Write as _,
     fs,
-    os::unix::{fs::chown, net::UnixStream},
+    os::unix::{
+        fs::{chown, symlink},
+        net::UnixStream,
+    },
     path::{Path, PathBuf},
     process::Command,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -129,7 +132,7 @@ impl Host {
         let dir = self.slot.dir.join("programs");
         fs::create_dir_all(&dir).expect("make directory");
         for program in ["berth-shim", "berth-init"] {
-            fs::copy(programs::find(program), dir.join(program)).expect("copy program");
+            symlink(programs::find(program), dir.join(program)).expect("link program");
         }
         dir
     }
@@ -150,7 +153,7 @@ impl Host {
     #[track_caller]
     pub fn start_node(&self) {
         let mut command = Command::new(programs::find("berth-node"));
-        command.arg("--config").arg(self.slot.node_config()).envs(self.options.env.clone()).env("RUST_LOG", "debug");
+        command.arg("--config").arg(self.slot.node_config()).envs(self.options.env.clone()).env("BERTH_LOG", "debug");
         let mut held = lock(&self.node);
         assert!(held.is_none(), "the node runs already");
         let node = held.insert(Daemon::start("node", &self.slot.dir, command));
@@ -169,7 +172,7 @@ impl Host {
             .arg("--config")
             .arg(self.server_config())
             .envs(self.options.env.clone())
-            .env("RUST_LOG", "debug");
+            .env("BERTH_LOG", "debug");
         let mut held = lock(&self.server);
         assert!(held.is_none(), "the server runs already");
         let server = held.insert(Daemon::start("server", &self.slot.dir, command));
@@ -334,7 +337,7 @@ impl Drop for Host {
         }
         let server = lock(&self.server).take().is_none_or(|s| s.stop(DAEMON));
         let node = lock(&self.node).take().is_none_or(|n| n.stop(DAEMON));
-        let teardown = Run::new(programs::find("berth-node")).args(["teardown", "--all", "--config"]).arg(self.slot.node_config());
+        let teardown = Run::new(programs::find("berth-node")).args(["teardown", "--all", "--yes", "--config"]).arg(self.slot.node_config());
         let teardown = teardown.limit(Duration::from_secs(120)).output_within();
         let left = self.slot.left();
         if !thread::panicking() {

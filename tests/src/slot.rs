@@ -150,7 +150,7 @@ impl Slot {
     pub fn sweep(&self) {
         daemon::kill_left(&self.dir);
         if self.node_config().is_file() && !self.left().is_empty() {
-            let teardown = Run::new(programs::find("berth-node")).args(["teardown", "--all", "--config"]).arg(self.node_config());
+            let teardown = Run::new(programs::find("berth-node")).args(["teardown", "--all", "--yes", "--config"]).arg(self.node_config());
             if let Ok(output) | Err(output) = teardown.output_within()
                 && !output.success()
             {

@@ -8,5 +8,4 @@ pub mod loopdev;
 pub mod mount;
 pub mod packet;
 pub mod process;
-pub mod shared_memory;
 pub mod signal;
