@@ -72,12 +72,17 @@ pub const PUBLIC: &[&str] = &["healthz", "readyz", "openapi"];
 pub fn access(role: Role, operation: Operation) -> Access {
     use Operation as O;
     match operation {
-        O::ListBerths | O::ShowBerth | O::ReadLogs | O::ListOperations | O::ShowOperation | O::WaitOperation | O::ListAudit | O::ShowUser => {
-            match role {
-                Role::Admin | Role::Operator | Role::Auditor => Access::All,
-                Role::User => Access::Own,
-            }
-        }
+        O::ListBerths
+        | O::ShowBerth
+        | O::ReadLogs
+        | O::ListOperations
+        | O::ShowOperation
+        | O::WaitOperation
+        | O::ListAudit
+        | O::ShowUser => match role {
+            Role::Admin | Role::Operator | Role::Auditor => Access::All,
+            Role::User => Access::Own,
+        },
         O::StartBerth | O::StopBerth | O::RestartBerth => match role {
             Role::Admin | Role::Operator => Access::All,
             Role::Auditor | Role::User => Access::Own,
@@ -95,16 +100,12 @@ pub fn access(role: Role, operation: Operation) -> Access {
             Role::Admin | Role::Operator | Role::Auditor => Access::All,
             Role::User => Access::None,
         },
-        O::CreateProfile
-        | O::ChangeProfile
-        | O::DeleteProfile
-        | O::BuildImage
-        | O::ImportImage
-        | O::RemoveImage
-        | O::SetDefaultImage => match role {
-            Role::Admin => Access::All,
-            Role::Operator | Role::Auditor | Role::User => Access::None,
-        },
+        O::CreateProfile | O::ChangeProfile | O::DeleteProfile | O::BuildImage | O::ImportImage | O::RemoveImage | O::SetDefaultImage => {
+            match role {
+                Role::Admin => Access::All,
+                Role::Operator | Role::Auditor | Role::User => Access::None,
+            }
+        }
     }
 }
 
@@ -132,9 +133,10 @@ mod tests {
     #[test]
     fn auditors_change_nothing_of_others() {
         use Operation as O;
-        let reads = [O::ListBerths, O::ShowBerth, O::ReadLogs, O::ListOperations, O::ShowOperation, O::WaitOperation, O::ListAudit, O::ShowUser]
-            .into_iter()
-            .chain([O::ListProfiles, O::ShowProfile, O::ListImages, O::ShowNode, O::RunDoctor]);
+        let reads =
+            [O::ListBerths, O::ShowBerth, O::ReadLogs, O::ListOperations, O::ShowOperation, O::WaitOperation, O::ListAudit, O::ShowUser]
+                .into_iter()
+                .chain([O::ListProfiles, O::ShowProfile, O::ListImages, O::ShowNode, O::RunDoctor]);
         let reads: Vec<_> = reads.collect();
         for operation in Operation::ALL {
             assert_eq!(access(Role::Auditor, *operation) == Access::All, reads.contains(operation), "{operation:?}");

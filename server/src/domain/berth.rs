@@ -44,8 +44,7 @@ pub enum State {
 }
 
 impl State {
-    pub const ALL: [State; 7] =
-        [Self::Stopped, Self::Starting, Self::Running, Self::Frozen, Self::Stopping, Self::Suspended, Self::Failed];
+    pub const ALL: [State; 7] = [Self::Stopped, Self::Starting, Self::Running, Self::Frozen, Self::Stopping, Self::Suspended, Self::Failed];
 
     pub fn as_str(self) -> &'static str {
         match self {

@@ -16,7 +16,11 @@ use crate::{
 
 /// Lists berths in the order of their users; a user without a role sees his own.
 #[utoipa::path(get, path = "/berths", tag = "berths", params(PageQuery), responses((status = 200, body = BerthList), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
-pub(super) async fn list_berths(State(api): State<Api>, caller: Caller, Query(query): Query<PageQuery>) -> Result<Answer<BerthList>, Error> {
+pub(super) async fn list_berths(
+    State(api): State<Api>,
+    caller: Caller,
+    Query(query): Query<PageQuery>,
+) -> Result<Answer<BerthList>, Error> {
     let (page, limit) = query.page()?;
     let down = api.service.node_down_since();
     let berths = api.service.berths(&caller, &page).await?;

@@ -13,14 +13,14 @@ use crate::{
 /// A berth; `down_since` tells since when the node does not answer, so that its last words are not taken for the truth.
 pub(super) fn berth(berth: Berth, down_since: Option<i64>) -> api::Berth {
     let state = state(&berth);
-    let mut conditions: Vec<_> = berth.problem.into_iter().map(|(problem, since)| condition("NotAsWanted", problem.detail, since)).collect();
-    conditions.extend(down_since.map(|since| {
-        condition("NodeUnreachable", "berth-node does not answer; what is shown is what it last said".to_owned(), since)
-    }));
-    let status = berth.status;
+    let mut conditions: Vec<_> =
+        berth.problem.into_iter().map(|(problem, since)| condition("NotAsWanted", problem.detail, since)).collect();
     conditions.extend(
-        status.iter().flat_map(|status| &status.conditions).map(|one| condition(&one.kind, one.message.clone(), one.since)),
+        down_since
+            .map(|since| condition("NodeUnreachable", "berth-node does not answer; what is shown is what it last said".to_owned(), since)),
     );
+    let status = berth.status;
+    conditions.extend(status.iter().flat_map(|status| &status.conditions).map(|one| condition(&one.kind, one.message.clone(), one.since)));
     let known = |read: fn(&Status) -> u32| status.as_ref().map(read);
     api::Berth {
         id: berth.id.0,

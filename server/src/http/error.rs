@@ -58,7 +58,9 @@ impl From<service::Error> for Error {
                 match &error {
                     store::Error::Sql { source: sqlx::Error::PoolTimedOut, .. } => busy(),
                     // SQLITE_BUSY and SQLITE_FULL pass.
-                    store::Error::Sql { source: sqlx::Error::Database(cause), .. } if matches!(cause.code().as_deref(), Some("5" | "13")) => {
+                    store::Error::Sql { source: sqlx::Error::Database(cause), .. }
+                        if matches!(cause.code().as_deref(), Some("5" | "13")) =>
+                    {
                         busy()
                     }
                     _ => Self::internal(),

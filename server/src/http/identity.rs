@@ -16,7 +16,10 @@ const MOST: usize = 4_096;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Identified {
-    Account { name: String, role: Role },
+    Account {
+        name: String,
+        role: Role,
+    },
     /// No account has this uid.
     Nobody,
     /// The look-up failed.

@@ -137,7 +137,8 @@ mod tests {
         let held: Vec<_> = (0..MOST_PER_USER).map(|_| Places::take(&places, 1000).unwrap()).collect();
         assert!(Places::take(&places, 1000).is_none());
         assert!(Places::take(&places, 1001).is_some());
-        let others: Vec<_> = (2000..2016).flat_map(|uid| (0..MOST_PER_USER).map(move |_| uid)).map(|uid| Places::take(&places, uid)).collect();
+        let others: Vec<_> =
+            (2000..2016).flat_map(|uid| (0..MOST_PER_USER).map(move |_| uid)).map(|uid| Places::take(&places, uid)).collect();
         assert!(others.iter().any(Option::is_none));
         assert!(Places::take(&places, 0).is_some());
         drop((held, others));

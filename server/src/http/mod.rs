@@ -80,10 +80,7 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(host::show_node))
         .routes(routes!(host::run_doctor))
         .routes(routes!(host::show_user));
-    OpenApiRouter::with_openapi(Document::openapi())
-        .routes(routes!(host::healthz))
-        .routes(routes!(host::readyz))
-        .nest(PREFIX, v1)
+    OpenApiRouter::with_openapi(Document::openapi()).routes(routes!(host::healthz)).routes(routes!(host::readyz)).nest(PREFIX, v1)
 }
 
 /// The OpenAPI document.
@@ -149,7 +146,10 @@ mod tests {
         for (path, operations) in document["paths"].as_object().unwrap() {
             for (method, operation) in operations.as_object().unwrap() {
                 let responses = operation["responses"].as_object().unwrap();
-                assert!(PUBLIC.contains(&operation["operationId"].as_str().unwrap()) || responses.contains_key("default"), "{method} {path}");
+                assert!(
+                    PUBLIC.contains(&operation["operationId"].as_str().unwrap()) || responses.contains_key("default"),
+                    "{method} {path}"
+                );
             }
         }
     }

@@ -3,8 +3,8 @@
 use berth_protocol as wire;
 
 use crate::domain::{
-    BerthId, Check, CheckLevel, Condition, Ensure, EnsureWanted, ExecCommand, HostUser, Image, Limits, NodeInfo, Problem, Progress, Refusal,
-    State, Status, Usage,
+    BerthId, Check, CheckLevel, Condition, Ensure, EnsureWanted, ExecCommand, HostUser, Image, Limits, NodeInfo, Problem, Progress,
+    Refusal, State, Status, Usage,
 };
 
 pub(super) fn problem(status: u16, problem: wire::Problem) -> Problem {
@@ -127,13 +127,7 @@ impl From<&ExecCommand> for wire::ExecRequest {
 
 impl From<wire::ImageInfo> for Image {
     fn from(image: wire::ImageInfo) -> Self {
-        Self {
-            digest: image.digest,
-            name: image.name,
-            created_at: image.created_at,
-            size_bytes: image.size_bytes,
-            used_by: image.used_by,
-        }
+        Self { digest: image.digest, name: image.name, created_at: image.created_at, size_bytes: image.size_bytes, used_by: image.used_by }
     }
 }
 

@@ -54,13 +54,10 @@ impl Error {
         match self {
             Self::Problem(_, problem) => problem.clone(),
             Self::Timeout { .. } => Problem::new(Refusal::TimedOut, "node_timeout", self.to_string()).hint("see the log of berth-node"),
-            Self::Unreachable { .. } | Self::Connection { .. } => {
-                Problem::new(Refusal::Unavailable, "node_unreachable", self.to_string())
-                    .hint("see whether berth-node runs (systemctl status berth-node), and its log")
-            }
-            Self::Answer { .. } | Self::Request { .. } => {
-                Problem::new(Refusal::Failed, "node_not_understood", self.to_string()).hint("run the same version of berth-server and berth-node")
-            }
+            Self::Unreachable { .. } | Self::Connection { .. } => Problem::new(Refusal::Unavailable, "node_unreachable", self.to_string())
+                .hint("see whether berth-node runs (systemctl status berth-node), and its log"),
+            Self::Answer { .. } | Self::Request { .. } => Problem::new(Refusal::Failed, "node_not_understood", self.to_string())
+                .hint("run the same version of berth-server and berth-node"),
         }
     }
 
@@ -105,8 +102,7 @@ impl NodeClient {
 
     /// The host account of this name, looked up by the node.
     pub async fn user(&self, name: &UserName) -> Result<Option<HostUser>, Error> {
-        let user: Option<wire::HostUser> =
-            found(self.ask("look-up of the user", &format!("/v1/users/{}", segment(name.as_str()))).await)?;
+        let user: Option<wire::HostUser> = found(self.ask("look-up of the user", &format!("/v1/users/{}", segment(name.as_str()))).await)?;
         Ok(user.map(HostUser::from))
     }
 
@@ -127,8 +123,7 @@ impl NodeClient {
     }
 
     pub async fn stop(&self, user: &UserName) -> Result<Status, Error> {
-        let status: wire::BerthStatus =
-            self.send("stop of the berth", Method::POST, &berth_path(user, "/stop"), None::<&()>, ACT).await?;
+        let status: wire::BerthStatus = self.send("stop of the berth", Method::POST, &berth_path(user, "/stop"), None::<&()>, ACT).await?;
         Ok(status.into())
     }
 
@@ -150,12 +145,7 @@ impl NodeClient {
     }
 
     /// The berth's console.
-    pub async fn logs(
-        &self,
-        user: &UserName,
-        tail: Option<u32>,
-        follow: bool,
-    ) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
+    pub async fn logs(&self, user: &UserName, tail: Option<u32>, follow: bool) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
         let mut path = berth_path(user, &format!("/logs?follow={follow}"));
         if let Some(tail) = tail {
             let _ = write!(path, "&tail={tail}");

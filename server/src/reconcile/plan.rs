@@ -54,11 +54,9 @@ mod tests {
 
     #[test]
     fn a_new_intent_is_asked_for_whatever_the_state() {
-        for (wanted, asked) in [
-            (Wanted::Present, EnsureWanted::Present),
-            (Wanted::Running, EnsureWanted::Running),
-            (Wanted::Stopped, EnsureWanted::Stopped),
-        ] {
+        for (wanted, asked) in
+            [(Wanted::Present, EnsureWanted::Present), (Wanted::Running, EnsureWanted::Running), (Wanted::Stopped, EnsureWanted::Stopped)]
+        {
             let berth = berth(wanted);
             assert_eq!(plan(&berth, None), Step::Ensure(asked));
             for state in State::ALL {
@@ -79,11 +77,7 @@ mod tests {
         let mut berth = berth(Wanted::Running);
         berth.restart_after = Some(1_000);
         let mut status = status(&berth, State::Running);
-        for (started, step) in [
-            (None, Step::Stop),
-            (Some(999), Step::Stop),
-            (Some(1_000), Step::Ensure(EnsureWanted::Running)),
-        ] {
+        for (started, step) in [(None, Step::Stop), (Some(999), Step::Stop), (Some(1_000), Step::Ensure(EnsureWanted::Running))] {
             status.started_at = started;
             assert_eq!(plan(&berth, Some(&status)), step, "{started:?}");
         }

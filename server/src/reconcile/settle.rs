@@ -68,7 +68,8 @@ mod tests {
 
     #[test]
     fn a_refused_change_goes_back_to_what_was_before_the_first() {
-        let previous = |pids| Parameters::Change { profile: ProfileId(Uuid::nil()), own: OwnLimits { pids: Some(pids), ..OwnLimits::default() } };
+        let previous =
+            |pids| Parameters::Change { profile: ProfileId(Uuid::nil()), own: OwnLimits { pids: Some(pids), ..OwnLimits::default() } };
         let mut operations = [operation(1, Kind::BerthChange, 2), operation(2, Kind::BerthChange, 3)];
         operations[0].parameters = previous(100);
         operations[1].parameters = previous(200);

@@ -6,8 +6,8 @@ use super::{Error, Service, authorise, history::Page, images::resolve, name, not
 use crate::{
     authz::{self, Access, Operation as Op},
     domain::{
-        AuditEntry, Berth, BerthId, Caller, Clock, HostUser, ImageRef, Kind, Operation, OperationId, OperationState, OwnLimits,
-        Parameters, Problem, ProfileName, Refusal, UserId, UserName, Wanted, Warning,
+        AuditEntry, Berth, BerthId, Caller, Clock, HostUser, ImageRef, Kind, Operation, OperationId, OperationState, OwnLimits, Parameters,
+        Problem, ProfileName, Refusal, UserId, UserName, Wanted, Warning,
     },
     store::{self, Transaction, berths::NewBerth},
 };
@@ -129,9 +129,7 @@ impl Service {
         let mut tx = self.store.begin().await?;
         let berth = changeable(&mut tx, caller, Op::ChangeBerth, user).await?;
         let profile_id = match profile {
-            Some(profile) => {
-                store::profiles::by_name(&mut tx, &profile).await?.ok_or_else(|| not_found("profile", profile.as_str()))?.id
-            }
+            Some(profile) => store::profiles::by_name(&mut tx, &profile).await?.ok_or_else(|| not_found("profile", profile.as_str()))?.id,
             None => berth.profile_id,
         };
         let own = OwnLimits {

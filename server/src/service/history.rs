@@ -51,21 +51,14 @@ impl Service {
     }
 
     /// The operation as soon as it has finished, or its revision is not `revision`; after `timeout` as it is then.
-    pub async fn wait(
-        &self,
-        caller: &Caller,
-        id: OperationId,
-        timeout: Duration,
-        revision: Option<u64>,
-    ) -> Result<Operation, Error> {
+    pub async fn wait(&self, caller: &Caller, id: OperationId, timeout: Duration, revision: Option<u64>) -> Result<Operation, Error> {
         let deadline = tokio::time::Instant::now() + timeout;
         // Subscribed before the first look, so that no change falls between the two.
         let mut changes = self.store.changes();
         loop {
             changes.mark_unchanged();
             let operation = self.visible_operation(caller, Op::WaitOperation, id).await?;
-            let finished =
-                matches!(operation.state, OperationState::Succeeded | OperationState::Failed | OperationState::Cancelled);
+            let finished = matches!(operation.state, OperationState::Succeeded | OperationState::Failed | OperationState::Cancelled);
             if finished || revision.is_some_and(|known| known != operation.revision) {
                 return Ok(operation);
             }

@@ -75,7 +75,11 @@ impl Service {
         let mut checks = Vec::new();
         for berth in berths.iter().filter(|berth| berth.problem.is_some()) {
             let detail = berth.problem.as_ref().map(|(problem, _)| problem.detail.clone()).unwrap_or_default();
-            checks.push(Check::warning(&format!("berth {}", berth.user), detail, format!("berth show {}; then berth start {0}", berth.user)));
+            checks.push(Check::warning(
+                &format!("berth {}", berth.user),
+                detail,
+                format!("berth show {}; then berth start {0}", berth.user),
+            ));
         }
         for foreign in held.iter().filter(|status| !berths.iter().any(|berth| berth.id == status.id)) {
             checks.push(Check::warning(
@@ -87,7 +91,8 @@ impl Service {
         let sums = store::berths::sums(&mut reader).await?;
         drop(reader);
         if let Ok(node) = self.node.node().await {
-            let detail = format!("{} of {} promised to {} berths", quota::bytes(sums.disk_bytes), quota::bytes(node.disk_bytes), sums.berths);
+            let detail =
+                format!("{} of {} promised to {} berths", quota::bytes(sums.disk_bytes), quota::bytes(node.disk_bytes), sums.berths);
             checks.push(match sums.disk_bytes as f64 <= node.disk_bytes as f64 * self.policy.disk_overcommit {
                 true => Check::ok("promised disk", detail),
                 false => Check::warning("promised disk", detail, "lower disk limits (berth set USER --disk …), or grow the file system"),

@@ -13,10 +13,10 @@ mod quota;
 
 use std::sync::Arc;
 
-pub use berths::{AssignBerth, ChangeBerth, Change};
+pub use berths::{AssignBerth, Change, ChangeBerth};
 pub use history::Page;
 pub use host::NodeSummary;
-pub use images::{ImageState};
+pub use images::ImageState;
 pub use profiles::{ChangeProfile, CreateProfile};
 
 use tokio::sync::watch;

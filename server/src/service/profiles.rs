@@ -93,7 +93,8 @@ impl Service {
             // A profile has no place for warnings in its answer; the doctor tells of promises beyond the host.
             quota::check_host(&mut tx, before, node, &self.policy).await?;
         }
-        self.record(&mut tx, caller, Op::ChangeProfile, &changed.name, serde_json::json!({ "before": old.limits, "limits": limits })).await?;
+        self.record(&mut tx, caller, Op::ChangeProfile, &changed.name, serde_json::json!({ "before": old.limits, "limits": limits }))
+            .await?;
         self.store.commit(tx).await?;
         self.store.announce();
         Ok(changed)
@@ -105,7 +106,9 @@ impl Service {
         let found = find(&mut tx, profile).await?;
         if found.name == DEFAULT {
             let detail = "the profile default is what berths and profiles start from";
-            return Err(Problem::new(Refusal::Conflict, "profile_is_default", detail).hint("change it instead: berth profile set default …").into());
+            return Err(Problem::new(Refusal::Conflict, "profile_is_default", detail)
+                .hint("change it instead: berth profile set default …")
+                .into());
         }
         if found.berths > 0 {
             let detail = format!("{} berths use the profile {}", found.berths, found.name);

@@ -86,7 +86,8 @@ mod tests {
 
     #[test]
     fn figures_are_in_units_that_people_read() {
-        for (count, text) in [(0, "0 B"), (1023, "1023 B"), (1 << 30, "1 GiB"), ((1 << 30) + (1 << 29), "1.5 GiB"), (u64::MAX, "16384 PiB")] {
+        for (count, text) in [(0, "0 B"), (1023, "1023 B"), (1 << 30, "1 GiB"), ((1 << 30) + (1 << 29), "1.5 GiB"), (u64::MAX, "16384 PiB")]
+        {
             assert_eq!(bytes(count), text);
         }
         let error = Limits { memory_bytes: 100 << 20, ..Limits::LEAST }.validate().unwrap_err();

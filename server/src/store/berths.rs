@@ -155,23 +155,16 @@ pub async fn page(connection: &mut Connection, after: &str, limit: u32) -> Resul
 
 /// Berths for which there is something to do, with their generations: a new intent, or nothing known of them on the node.
 pub async fn due(connection: &mut Connection) -> Result<Vec<(BerthId, i64)>, Error> {
-    let rows: Vec<(String, i64)> = sqlx::query_as(
-        "SELECT id, generation FROM berths WHERE generation > applied OR wanted = 'deleted' OR status IS NULL ORDER BY id",
-    )
-    .fetch_all(connection)
-    .await
-    .during("list what is to be done")?;
+    let rows: Vec<(String, i64)> =
+        sqlx::query_as("SELECT id, generation FROM berths WHERE generation > applied OR wanted = 'deleted' OR status IS NULL ORDER BY id")
+            .fetch_all(connection)
+            .await
+            .during("list what is to be done")?;
     rows.into_iter().map(|(text, generation)| Ok((BerthId(id(TABLE, text)?), generation))).collect()
 }
 
 /// Asks for another state; returns the new generation.
-pub async fn want(
-    connection: &mut Connection,
-    id: BerthId,
-    wanted: Wanted,
-    restart_after: Option<i64>,
-    now: i64,
-) -> Result<i64, Error> {
+pub async fn want(connection: &mut Connection, id: BerthId, wanted: Wanted, restart_after: Option<i64>, now: i64) -> Result<i64, Error> {
     sqlx::query_scalar(
         "UPDATE berths SET wanted = $2, restart_after = $3, generation = generation + 1, updated_at = $4 WHERE id = $1
          RETURNING generation",
@@ -241,12 +234,12 @@ pub async fn applied(connection: &mut Connection, id: BerthId, generation: i64, 
                            wanted = CASE WHEN generation = $2 AND wanted <> 'deleted' THEN 'present' ELSE wanted END
          WHERE id = $1",
     )
-        .bind(id.to_string())
-        .bind(generation)
-        .bind(problem.as_ref().map(to_json))
-        .execute(connection)
-        .await
-        .during("note what the node has done")?;
+    .bind(id.to_string())
+    .bind(generation)
+    .bind(problem.as_ref().map(to_json))
+    .execute(connection)
+    .await
+    .during("note what the node has done")?;
     touched(&result, "note what the node has done")
 }
 
@@ -263,16 +256,15 @@ pub async fn set_problem(connection: &mut Connection, id: BerthId, problem: Opti
 
 /// Keeps what the node reported; false when that is known already, or no berth has this id.
 pub async fn observe(connection: &mut Connection, status: &Status, now: i64) -> Result<bool, Error> {
-    let result = sqlx::query(
-        "UPDATE berths SET state = $2, status = $3, observed_at = $4 WHERE id = $1 AND (status IS NULL OR status <> $3)",
-    )
-        .bind(status.id.to_string())
-        .bind(status.state.as_str())
-        .bind(to_json(status))
-        .bind(now)
-        .execute(connection)
-        .await
-        .during("keep the state of the berth")?;
+    let result =
+        sqlx::query("UPDATE berths SET state = $2, status = $3, observed_at = $4 WHERE id = $1 AND (status IS NULL OR status <> $3)")
+            .bind(status.id.to_string())
+            .bind(status.state.as_str())
+            .bind(to_json(status))
+            .bind(now)
+            .execute(connection)
+            .await
+            .during("keep the state of the berth")?;
     Ok(result.rows_affected() > 0)
 }
 
@@ -289,10 +281,8 @@ pub async fn forget_status(connection: &mut Connection, id: BerthId, now: i64) -
 
 /// Ids of berths that the node has reported.
 pub async fn observed(connection: &mut Connection) -> Result<Vec<BerthId>, Error> {
-    let rows: Vec<String> = sqlx::query_scalar("SELECT id FROM berths WHERE status IS NOT NULL")
-        .fetch_all(connection)
-        .await
-        .during("list observed berths")?;
+    let rows: Vec<String> =
+        sqlx::query_scalar("SELECT id FROM berths WHERE status IS NOT NULL").fetch_all(connection).await.during("list observed berths")?;
     rows.into_iter().map(|text| id(TABLE, text).map(BerthId)).collect()
 }
 

@@ -151,13 +151,7 @@ fn touched(result: &sqlx::sqlite::SqliteQueryResult, what: &'static str) -> Resu
 }
 
 /// The variant that is written as `text`.
-fn variant<T: Copy>(
-    all: &[T],
-    name: fn(T) -> &'static str,
-    table: &'static str,
-    column: &'static str,
-    text: String,
-) -> Result<T, Error> {
+fn variant<T: Copy>(all: &[T], name: fn(T) -> &'static str, table: &'static str, column: &'static str, text: String) -> Result<T, Error> {
     all.iter().copied().find(|one| name(*one) == text).ok_or(Error::Corrupt { table, column, value: text })
 }
 

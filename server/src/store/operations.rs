@@ -200,10 +200,7 @@ pub async fn finish(
 
 /// Drops finished operations older than `before`.
 pub async fn prune(connection: &mut Connection, before: i64) -> Result<u64, Error> {
-    let result = sqlx::query("DELETE FROM operations WHERE finished_at < $1")
-        .bind(before)
-        .execute(connection)
-        .await
-        .during("prune operations")?;
+    let result =
+        sqlx::query("DELETE FROM operations WHERE finished_at < $1").bind(before).execute(connection).await.during("prune operations")?;
     Ok(result.rows_affected())
 }

@@ -6,11 +6,7 @@ use super::{Connection, During, Error};
 pub const DEFAULT_IMAGE: &str = "default_image";
 
 pub async fn get(connection: &mut Connection, name: &str) -> Result<Option<String>, Error> {
-    sqlx::query_scalar("SELECT value FROM settings WHERE name = $1")
-        .bind(name)
-        .fetch_optional(connection)
-        .await
-        .during("read a setting")
+    sqlx::query_scalar("SELECT value FROM settings WHERE name = $1").bind(name).fetch_optional(connection).await.during("read a setting")
 }
 
 pub async fn set(connection: &mut Connection, name: &str, value: &str, now: i64) -> Result<(), Error> {

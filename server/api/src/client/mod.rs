@@ -15,8 +15,8 @@ use uuid::Uuid;
 pub use exec::{Exec, ExecError, ExecFrame, ExecReader, ExecWriter};
 
 use crate::{
-    Accepted, AuditList, Berth, BerthChange, BerthList, BuildImage, DefaultImage, Doctor, ExecBerth, Image, ImageList, NewBerth, NewProfile,
-    Node, Operation, OperationList, PREFIX, Problem, Profile, ProfileChange, ProfileList, User,
+    Accepted, AuditList, Berth, BerthChange, BerthList, BuildImage, DefaultImage, Doctor, ExecBerth, Image, ImageList, NewBerth,
+    NewProfile, Node, Operation, OperationList, PREFIX, Problem, Profile, ProfileChange, ProfileList, User,
 };
 
 /// A request body: JSON or a stream of bytes.

@@ -1,0 +1,298 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::units::{Cpus, OrProfile, Size, parse_user};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0 done   1 failed   2 wrong usage   3 not found   4 not permitted   5 conflict, or refused by a limit
+  6 service not reachable   7 timed out
+  exec and shell: the command's own; 126 or 127 if it cannot be run, 125 if berth itself failed";
+
+/// A Docker of his own for every user of a shared host.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXIT_CODES, propagate_version = true, disable_help_subcommand = true)]
+pub(crate) struct Arguments {
+    /// Socket of the service
+    #[arg(
+        long,
+        global = true,
+        env = "BERTH_SOCKET",
+        default_value = "/run/berth/api.sock",
+        hide_default_value = true,
+        value_name = "PATH"
+    )]
+    pub socket: PathBuf,
+    /// Answer with one JSON document
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Limits of a new berth or profile.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct LimitArguments {
+    /// CPUs, for instance 1.5
+    #[arg(long, value_name = "N")]
+    pub cpus: Option<Cpus>,
+    /// Memory, for instance 4g
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<Size>,
+    /// Processes and threads
+    #[arg(long, value_name = "N")]
+    pub pids_limit: Option<u32>,
+    /// Disk for images, volumes, build cache and files together, for instance 20g
+    #[arg(long, value_name = "SIZE")]
+    pub disk: Option<Size>,
+}
+
+/// Limits of a berth that is there; `profile` goes back to the profile's.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct ChangeArguments {
+    /// CPUs, for instance 1.5, or "profile"
+    #[arg(long, value_name = "N")]
+    pub cpus: Option<OrProfile<Cpus>>,
+    /// Memory, for instance 4g, or "profile"
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<OrProfile<Size>>,
+    /// Processes and threads, or "profile"
+    #[arg(long, value_name = "N")]
+    pub pids_limit: Option<OrProfile<u32>>,
+    /// Disk, for instance 20g, or "profile"
+    #[arg(long, value_name = "SIZE")]
+    pub disk: Option<OrProfile<Size>>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Give a host user a berth
+    Assign {
+        user: String,
+        /// Quota set to start from [default: default]
+        #[arg(long, value_name = "NAME")]
+        profile: Option<String>,
+        /// Image, by name or digest [default: the default image]
+        #[arg(long, value_name = "IMAGE")]
+        image: Option<String>,
+        #[command(flatten)]
+        limits: LimitArguments,
+        /// Accept a system account
+        #[arg(long)]
+        allow_system: bool,
+        /// Leave it stopped; it starts on the first connection
+        #[arg(long)]
+        no_start: bool,
+        /// Do not wait until it is done
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// List berths
+    #[command(visible_alias = "ls")]
+    List,
+    /// Show a berth; your own unless you name a user
+    Show { user: Option<String> },
+    /// Change the limits of a berth; a running one takes them on at once
+    Set {
+        user: String,
+        /// Another quota set
+        #[arg(long, value_name = "NAME")]
+        profile: Option<String>,
+        #[command(flatten)]
+        limits: ChangeArguments,
+    },
+    /// Start a berth
+    Start {
+        user: Option<String>,
+        /// Do not wait until it is done
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Stop a berth; it starts again on its user's next connection
+    Stop {
+        user: Option<String>,
+        /// Do not wait until it is done
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Stop a berth and start it again
+    Restart {
+        user: Option<String>,
+        /// Do not wait until it is done
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Delete a berth with everything in it
+    #[command(visible_alias = "rm")]
+    Delete {
+        user: String,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+        /// Do not wait until it is done
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Run a command inside a berth
+    Exec {
+        user: String,
+        /// Pass standard input on
+        #[arg(short, long)]
+        interactive: bool,
+        /// Give the command a terminal
+        #[arg(short, long)]
+        tty: bool,
+        /// Run as this uid inside, or UID:GID
+        #[arg(short = 'u', long = "user", value_name = "UID", value_parser = parse_user, id = "uid")]
+        uid: Option<(u32, u32)>,
+        /// Set a variable
+        #[arg(short = 'e', long, value_name = "NAME=VALUE")]
+        env: Vec<String>,
+        /// Start in this directory
+        #[arg(short = 'w', long, value_name = "DIR")]
+        workdir: Option<String>,
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+        argv: Vec<String>,
+    },
+    /// Open a shell in a berth; your own unless you name a user
+    Shell { user: Option<String> },
+    /// Show what a berth's first process and Docker daemon say
+    Logs {
+        user: Option<String>,
+        /// Go on with what comes
+        #[arg(short, long)]
+        follow: bool,
+        /// Only the last lines
+        #[arg(short = 'n', long, value_name = "N")]
+        tail: Option<u32>,
+    },
+    /// What berths are made from
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Named quota sets
+    #[command(subcommand)]
+    Profile(ProfileCommand),
+    /// Show how your own berth is
+    Status,
+    /// Print what makes a Docker client use the berth: eval "$(berth env)"
+    Env {
+        user: Option<String>,
+        /// Syntax of the answer
+        #[arg(long, value_enum, default_value_t = Shell::Sh)]
+        shell: Shell,
+    },
+    /// Check the host and the service; name a fix for what is not well
+    Doctor,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shell {
+    Sh,
+    Fish,
+    Csh,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Build an image with Docker inside from Debian packages
+    Build {
+        /// Name of the image
+        #[arg(long, default_value = "default")]
+        name: String,
+        /// Debian release
+        #[arg(long, default_value = "trixie", value_parser = ["bookworm", "trixie", "sid"])]
+        suite: String,
+        /// Do not wait until it is done
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Take an image from a root tar or an OCI layout
+    Import {
+        /// The tar; "-" reads standard input
+        file: PathBuf,
+        /// Name of the image [default: the file's]
+        #[arg(long)]
+        name: Option<String>,
+        /// Do not wait until it is unpacked
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// List images
+    #[command(visible_alias = "ls")]
+    List,
+    /// Remove an image that no berth stands on
+    #[command(visible_alias = "remove")]
+    Rm {
+        /// Name or digest
+        image: String,
+    },
+    /// Choose the image of berths that name none
+    Default {
+        /// Name or digest
+        image: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProfileCommand {
+    /// List profiles
+    #[command(visible_alias = "ls")]
+    List,
+    /// Show a profile
+    Show { name: String },
+    /// Make a profile; limits that are left out are those of the profile default
+    Create {
+        name: String,
+        #[arg(long, value_name = "TEXT")]
+        description: Option<String>,
+        #[command(flatten)]
+        limits: LimitArguments,
+    },
+    /// Change a profile, and with it every berth that uses it
+    Set {
+        name: String,
+        #[arg(long, value_name = "TEXT")]
+        description: Option<String>,
+        #[command(flatten)]
+        limits: LimitArguments,
+    },
+    /// Delete a profile that no berth uses
+    #[command(visible_alias = "remove")]
+    Rm { name: String },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_command_keeps_its_own_options() {
+        for line in [
+            &["berth", "exec", "alice", "-it", "-u", "1000", "ls", "-l", "--json"][..],
+            &["berth", "exec", "-i", "-t", "-u", "1000:1000", "alice", "--", "ls", "-l", "--json"],
+        ] {
+            let Command::Exec { user, interactive, tty, uid, argv, .. } = Arguments::parse_from(line).command else { panic!() };
+            assert_eq!((user.as_str(), interactive, tty, uid), ("alice", true, true, Some((1000, uid.unwrap().1))));
+            assert_eq!(argv, ["ls", "-l", "--json"]);
+        }
+    }
+
+    #[test]
+    fn dockers_words_for_limits_work() {
+        let line = ["berth", "assign", "a", "--cpus", "1.5", "--memory", "4g", "--pids-limit", "512", "--disk", "20g"];
+        let Command::Assign { limits, .. } = Arguments::parse_from(line).command else { panic!() };
+        assert_eq!(limits.cpus, Some(Cpus(1500)));
+        assert_eq!(limits.memory, Some(Size(4 << 30)));
+        assert_eq!((limits.pids_limit, limits.disk), (Some(512), Some(Size(20 << 30))));
+    }
+}

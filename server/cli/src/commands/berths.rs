@@ -1,0 +1,301 @@
+//! Berths: assign, look, change, start, stop, restart, delete.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use berth_api::{Accepted, Berth, BerthChange, BerthState, Limits, NewBerth, Operation, Warning};
+use serde_json::json;
+
+use super::Context;
+use crate::{
+    Outcome,
+    arguments::{ChangeArguments, LimitArguments, Shell},
+    failure::Failure,
+    output::{self, Rows},
+    progress::{self, Show},
+    units,
+};
+
+pub(super) fn new_berth(
+    user: String,
+    profile: Option<String>,
+    image: Option<String>,
+    limits: &LimitArguments,
+    allow_system: bool,
+    start: bool,
+) -> NewBerth {
+    NewBerth {
+        user,
+        profile,
+        image,
+        cpu_millis: limits.cpu_millis(),
+        memory_bytes: limits.memory_bytes(),
+        pids: limits.pids_limit,
+        disk_bytes: limits.disk_bytes(),
+        allow_system,
+        start,
+    }
+}
+
+pub(super) async fn assign(context: &Context, new: NewBerth, wait: bool) -> Outcome {
+    let user = new.user.clone();
+    let started = new.start;
+    let accepted = context.client.assign(&new).await?;
+    let Some(operation) = settle(context, accepted, wait).await? else { return Ok(0) };
+    let berth = context.client.berth(&user).await?;
+    if context.json {
+        output::json(&json!({ "operation": operation.0, "warnings": operation.1, "berth": berth }))?;
+        return Ok(0);
+    }
+    output::line(&format!("{user} has a berth: {}.", quota(berth.limits)))?;
+    if !started {
+        output::line("It starts on the first connection.")?;
+    }
+    output::line(&format!("As {user}, Docker works from the next login on, or at once with:"))?;
+    output::line("  eval \"$(berth env)\"")?;
+    output::line("  docker run --rm hello-world")?;
+    Ok(0)
+}
+
+pub(super) async fn list(context: &Context) -> Outcome {
+    let berths = context.client.all_berths().await?;
+    if context.json {
+        output::json(&json!({ "items": berths }))?;
+        return Ok(0);
+    }
+    if berths.is_empty() {
+        output::line("There are no berths. To make one: berth assign USER")?;
+        return Ok(0);
+    }
+    let mut rows = Rows::new(&["USER", "STATE", "CPUS", "MEMORY", "DISK", "PIDS", "PROFILE", "IMAGE", "ADDRESS"]);
+    for berth in &berths {
+        let used = berth.usage.filter(|_| is_up(berth));
+        let of = |used: Option<u64>, limit: u64| match used {
+            Some(used) => format!("{} / {}", units::bytes(used), units::bytes(limit)),
+            None => units::bytes(limit),
+        };
+        rows.push([
+            berth.user.as_str().into(),
+            output::word(state(berth)),
+            units::cpus(berth.limits.cpu_millis.into()).into(),
+            of(used.map(|usage| usage.memory_bytes), berth.limits.memory_bytes).into(),
+            of(berth.usage.map(|usage| usage.disk_bytes), berth.limits.disk_bytes).into(),
+            berth.limits.pids.to_string().into(),
+            berth.profile.as_str().into(),
+            berth.image.name.as_str().into(),
+            berth.address.as_deref().unwrap_or("-").into(),
+        ]);
+    }
+    rows.show()?;
+    Ok(0)
+}
+
+pub(super) async fn show(context: &Context, user: &str) -> Outcome {
+    let berth = context.client.berth(user).await?;
+    if context.json {
+        output::json(&berth)?;
+        return Ok(0);
+    }
+    let own = |name: &str| if berth.own_limits.iter().any(|own| own == name) { " (own)" } else { "" };
+    let mut facts = vec![
+        ("user", format!("{} (uid {})", berth.user, berth.uid)),
+        ("state", describe(&berth)),
+        ("docker", if berth.docker_ready { "ready" } else { "not ready" }.to_owned()),
+        ("profile", berth.profile.clone()),
+        ("image", format!("{} ({})", berth.image.name, berth.image.digest)),
+        ("cpus", format!("{}{}", units::cpus(berth.limits.cpu_millis.into()), own("cpu_millis"))),
+        ("memory", format!("{}{}", units::bytes(berth.limits.memory_bytes), own("memory_bytes"))),
+        ("pids", format!("{}{}", berth.limits.pids, own("pids"))),
+        ("disk", format!("{}{}", units::bytes(berth.limits.disk_bytes), own("disk_bytes"))),
+    ];
+    if let Some(usage) = &berth.usage {
+        let used = format!(
+            "{} memory, {} disk, {} processes, {:.1} s CPU",
+            units::bytes(usage.memory_bytes),
+            units::bytes(usage.disk_bytes),
+            usage.pids,
+            usage.cpu_usec as f64 / 1e6
+        );
+        facts.push(("used", used));
+    }
+    facts.extend(berth.socket.clone().map(|socket| ("socket", socket)));
+    facts.extend(berth.address.clone().map(|address| ("address", address)));
+    if let (Some(base), Some(count)) = (berth.id_base, berth.id_count) {
+        facts.push(("ids", format!("{base}–{}", base + (count - 1))));
+    }
+    facts.extend(berth.pid.map(|pid| ("pid", pid.to_string())));
+    facts.push(("id", berth.id.to_string()));
+    facts.push(("assigned", format!("{} ago", units::age(berth.created_at, units::now()))));
+    output::facts(&facts)?;
+    conditions(&berth)?;
+    Ok(0)
+}
+
+/// What a user wants to know of his own berth.
+pub(super) async fn status(context: &Context, user: &str) -> Outcome {
+    let berth = context.client.berth(user).await?;
+    if context.json {
+        output::json(&berth)?;
+        return Ok(0);
+    }
+    output::line(&format!("Your berth is {}.", describe(&berth)))?;
+    if berth.state == BerthState::Stopped {
+        output::line("It starts on the next connection, for instance: docker ps")?;
+    }
+    output::line(&format!("You have {}.", quota(berth.limits)))?;
+    if let Some(usage) = &berth.usage {
+        output::line(&format!("In use: {} memory, {} disk.", units::bytes(usage.memory_bytes), units::bytes(usage.disk_bytes)))?;
+    }
+    if let Some(socket) = &berth.socket {
+        output::line(&format!("Docker is at unix://{socket} (eval \"$(berth env)\")."))?;
+    }
+    conditions(&berth)?;
+    Ok(0)
+}
+
+pub(super) async fn env(context: &Context, user: &str, shell: Shell) -> Outcome {
+    let berth = context.client.berth(user).await?;
+    let socket = berth.socket.ok_or_else(|| {
+        Failure::own(6, "berth_not_ready", format!("the berth of {user} is not set up yet"), Some("try again in a moment: berth status"))
+    })?;
+    let host = format!("unix://{socket}");
+    if context.json {
+        output::json(&json!({ "DOCKER_HOST": host }))?;
+        return Ok(0);
+    }
+    output::line(&match shell {
+        Shell::Sh => format!("export DOCKER_HOST={host}"),
+        Shell::Fish => format!("set -gx DOCKER_HOST {host}"),
+        Shell::Csh => format!("setenv DOCKER_HOST {host}"),
+    })?;
+    Ok(0)
+}
+
+pub(super) async fn set(context: &Context, user: &str, profile: Option<String>, limits: ChangeArguments) -> Outcome {
+    let change = BerthChange {
+        profile,
+        cpu_millis: limits.cpus.map(|cpus| cpus.into_change(|cpus| cpus.0)),
+        memory_bytes: limits.memory.map(|size| size.into_change(|size| size.0)),
+        pids: limits.pids_limit.map(|pids| pids.into_change(|pids| pids)),
+        disk_bytes: limits.disk.map(|size| size.into_change(|size| size.0)),
+    };
+    if change == BerthChange::default() {
+        return Err(Failure::usage("there is nothing to change", "berth set USER --cpus 2 --memory 4g; see berth set --help"));
+    }
+    let accepted = context.client.change(user, &change).await?;
+    let Some(operation) = settle(context, accepted, true).await? else { return Ok(0) };
+    let berth = context.client.berth(user).await?;
+    if context.json {
+        output::json(&json!({ "operation": operation.0, "warnings": operation.1, "berth": berth }))?;
+        return Ok(0);
+    }
+    output::line(&format!("{user} has {}.", quota(berth.limits)))?;
+    conditions(&berth)?;
+    Ok(0)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Power {
+    Start,
+    Stop,
+    Restart,
+}
+
+pub(super) async fn power(context: &Context, power: Power, user: &str, wait: bool) -> Outcome {
+    let (accepted, done) = match power {
+        Power::Start => (context.client.start(user).await?, "runs"),
+        Power::Stop => (context.client.stop(user).await?, "is stopped"),
+        Power::Restart => (context.client.restart(user).await?, "runs again"),
+    };
+    finish(context, accepted, wait, &format!("The berth of {user} {done}.")).await
+}
+
+pub(super) async fn delete(context: &Context, user: &str, yes: bool, wait: bool) -> Outcome {
+    if !yes {
+        if !io::stdin().is_terminal() {
+            return Err(Failure::usage("deleting needs a yes", "pass --yes"));
+        }
+        // Looked up first: nobody should type a name in vain.
+        let berth = context.client.berth(user).await?;
+        let used = berth.usage.map_or_else(String::new, |usage| format!(" ({} on disk)", units::bytes(usage.disk_bytes)));
+        eprint!("This deletes all images, containers and volumes of {user}{used}.\nType the user's name to go on: ");
+        io::stderr().flush().map_err(|error| Failure::io("cannot ask", &error))?;
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer).map_err(|error| Failure::io("cannot read the answer", &error))?;
+        if answer.trim() != user {
+            return Err(Failure::own(1, "not_confirmed", "nothing was deleted", None));
+        }
+    }
+    let accepted = context.client.delete(user).await?;
+    finish(context, accepted, wait, &format!("The berth of {user} is deleted.")).await
+}
+
+/// Waits, then says that it is done.
+pub(super) async fn finish(context: &Context, accepted: Accepted, wait: bool, done: &str) -> Outcome {
+    let Some((operation, warnings)) = settle(context, accepted, wait).await? else { return Ok(0) };
+    match context.json {
+        true => output::json(&Accepted { operation, warnings })?,
+        false => output::line(done)?,
+    }
+    Ok(0)
+}
+
+/// Waits for the operation, or says only that it is under way and returns nothing.
+async fn settle(context: &Context, accepted: Accepted, wait: bool) -> Result<Option<(Operation, Vec<Warning>)>, Failure> {
+    if !wait {
+        match context.json {
+            true => output::json(&accepted)?,
+            false => {
+                for warning in &accepted.warnings {
+                    eprintln!("warning: {}", warning.detail);
+                }
+                output::line(&format!("Under way: operation {}", accepted.operation.id))?;
+            }
+        }
+        return Ok(None);
+    }
+    let warnings = accepted.warnings.clone();
+    let show = if context.json { Show::Nothing } else { Show::Steps };
+    progress::follow(&context.client, accepted, show).await.map(|operation| Some((operation, warnings)))
+}
+
+fn conditions(berth: &Berth) -> Result<(), Failure> {
+    for condition in &berth.conditions {
+        output::line(&format!("{}: {} (for {})", condition.kind, condition.message, units::age(condition.since, units::now())))?;
+    }
+    Ok(())
+}
+
+/// Limits in words.
+pub(super) fn quota(limits: Limits) -> String {
+    let cpus = units::cpus(limits.cpu_millis.into());
+    format!(
+        "{cpus} {}, {} memory, {} processes, {} disk",
+        if cpus == "1" { "CPU" } else { "CPUs" },
+        units::bytes(limits.memory_bytes),
+        limits.pids,
+        units::bytes(limits.disk_bytes)
+    )
+}
+
+fn describe(berth: &Berth) -> String {
+    match (is_up(berth), berth.started_at) {
+        (true, Some(since)) => format!("{} for {}", state(berth), units::age(since, units::now())),
+        _ => state(berth).to_owned(),
+    }
+}
+
+fn is_up(berth: &Berth) -> bool {
+    matches!(berth.state, BerthState::Running | BerthState::Frozen)
+}
+
+fn state(berth: &Berth) -> &'static str {
+    match berth.state {
+        BerthState::Stopped => "stopped",
+        BerthState::Starting => "starting",
+        BerthState::Running => "running",
+        BerthState::Frozen => "frozen",
+        BerthState::Stopping => "stopping",
+        BerthState::Suspended => "suspended",
+        BerthState::Failed => "failed",
+    }
+}

@@ -1,0 +1,79 @@
+//! One file per kind of thing.
+
+mod berths;
+mod doctor;
+mod exec;
+mod images;
+mod profiles;
+
+use berth_api::client::Client;
+use nix::unistd::{User, getuid};
+
+use crate::{
+    Outcome,
+    arguments::{Arguments, Command, LimitArguments},
+    failure::Failure,
+};
+
+/// What every command needs.
+struct Context {
+    client: Client,
+    json: bool,
+}
+
+/// Runs the command; the code is 0, or that of a command inside.
+pub(crate) async fn run(arguments: Arguments) -> Outcome {
+    let context = Context { client: Client::new(arguments.socket), json: arguments.json };
+    match arguments.command {
+        Command::Assign { user, profile, image, limits, allow_system, no_start, no_wait } => {
+            let new = berths::new_berth(user, profile, image, &limits, allow_system, !no_start);
+            berths::assign(&context, new, !no_wait).await
+        }
+        Command::List => berths::list(&context).await,
+        Command::Show { user } => berths::show(&context, &user_or_self(user)?).await,
+        Command::Set { user, profile, limits } => berths::set(&context, &user, profile, limits).await,
+        Command::Start { user, no_wait } => berths::power(&context, berths::Power::Start, &user_or_self(user)?, !no_wait).await,
+        Command::Stop { user, no_wait } => berths::power(&context, berths::Power::Stop, &user_or_self(user)?, !no_wait).await,
+        Command::Restart { user, no_wait } => berths::power(&context, berths::Power::Restart, &user_or_self(user)?, !no_wait).await,
+        Command::Delete { user, yes, no_wait } => berths::delete(&context, &user, yes, !no_wait).await,
+        Command::Exec { user, interactive, tty, uid, env, workdir, argv } => {
+            let (uid, gid) = uid.unwrap_or_default();
+            exec::exec(&context, &user, exec::Call { argv, env, cwd: workdir, uid, gid, interactive, tty }).await
+        }
+        Command::Shell { user } => exec::shell(&context, &user_or_self(user)?).await,
+        Command::Logs { user, follow, tail } => exec::logs(&context, &user_or_self(user)?, tail, follow).await,
+        Command::Image(command) => images::run(&context, command).await,
+        Command::Profile(command) => profiles::run(&context, command).await,
+        Command::Status => berths::status(&context, &user_or_self(None)?).await,
+        Command::Env { user, shell } => berths::env(&context, &user_or_self(user)?, shell).await,
+        Command::Doctor => doctor::doctor(&context).await,
+    }
+}
+
+/// The named user, or who calls.
+fn user_or_self(user: Option<String>) -> Result<String, Failure> {
+    if let Some(user) = user {
+        return Ok(user);
+    }
+    let uid = getuid();
+    match User::from_uid(uid) {
+        Ok(Some(_)) if uid.is_root() => Err(Failure::usage("root has no berth of its own", "name a user")),
+        Ok(Some(user)) => Ok(user.name),
+        Ok(None) => Err(Failure::usage(format!("uid {uid} has no account name"), "name a user")),
+        Err(error) => Err(Failure::own(1, "account", format!("cannot look up uid {uid}: {error}"), Some("name a user"))),
+    }
+}
+
+impl LimitArguments {
+    fn cpu_millis(&self) -> Option<u32> {
+        self.cpus.map(|cpus| cpus.0)
+    }
+
+    fn memory_bytes(&self) -> Option<u64> {
+        self.memory.map(|size| size.0)
+    }
+
+    fn disk_bytes(&self) -> Option<u64> {
+        self.disk.map(|size| size.0)
+    }
+}

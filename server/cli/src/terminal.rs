@@ -1,0 +1,36 @@
+//! The terminal in raw mode, for the time of a command.
+
+use std::io;
+
+use rustix::{
+    stdio,
+    termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr},
+};
+
+/// Puts the terminal back when dropped.
+pub(crate) struct Raw {
+    before: Termios,
+}
+
+impl Raw {
+    pub(crate) fn enter() -> io::Result<Self> {
+        let before = tcgetattr(stdio::stdin())?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        tcsetattr(stdio::stdin(), OptionalActions::Now, &raw)?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        // Nothing can be done about a terminal that has gone.
+        let _ = tcsetattr(stdio::stdin(), OptionalActions::Now, &self.before);
+    }
+}
+
+/// Columns and rows.
+pub(crate) fn size() -> Option<(u16, u16)> {
+    let size = tcgetwinsize(stdio::stdin()).ok()?;
+    (size.ws_col > 0 && size.ws_row > 0).then_some((size.ws_col, size.ws_row))
+}

@@ -1,0 +1,182 @@
+//! Figures as people write and read them: Docker's 1024-based sizes, CPUs with decimals, ages.
+
+use std::{fmt, str::FromStr};
+
+/// Thousandths of a CPU, written as `1.5`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cpus(pub u32);
+
+/// Bytes, written as `512m` or `4g`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Size(pub u64);
+
+/// A value, or the word `profile`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OrProfile<T> {
+    Profile,
+    Value(T),
+}
+
+impl<T> OrProfile<T> {
+    /// For a change: `None` inside goes back to the profile.
+    pub(crate) fn into_change<U>(self, value: impl FnOnce(T) -> U) -> Option<U> {
+        match self {
+            Self::Profile => None,
+            Self::Value(inner) => Some(value(inner)),
+        }
+    }
+}
+
+impl FromStr for Cpus {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let error = || format!("{text:?} is no number of CPUs; write for instance 2 or 1.5");
+        let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+        if part.len() > 3 || (whole.is_empty() && part.is_empty()) || !digits(whole) || !digits(part) {
+            return Err(error());
+        }
+        let whole: u32 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| error())? };
+        let part: u32 = format!("{part:0<3}").parse().map_err(|_| error())?;
+        whole.checked_mul(1000).and_then(|millis| millis.checked_add(part)).map(Self).ok_or_else(error)
+    }
+}
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let error = || format!("{text:?} is no size; write for instance 512m, 4g or 1.5t");
+        let split = text.find(|c: char| c.is_ascii_alphabetic() || c == ' ').unwrap_or(text.len());
+        let (number, unit) = text.split_at(split);
+        let unit = unit.trim().to_ascii_lowercase();
+        let power = match unit.strip_suffix('b').unwrap_or(&unit).trim_end_matches('i') {
+            "" => 0,
+            "k" => 1,
+            "m" => 2,
+            "g" => 3,
+            "t" => 4,
+            "p" => 5,
+            _ => return Err(error()),
+        };
+        let (whole, part) = number.split_once('.').unwrap_or((number, ""));
+        if whole.is_empty() || !digits(whole) || !digits(part) {
+            return Err(error());
+        }
+        let whole: u64 = whole.parse().map_err(|_| error())?;
+        let scale = 1_u64 << (10 * power);
+        // Beyond nine decimals nothing changes that anybody meant.
+        let part: u64 = format!("{:0<9}", &part[..part.len().min(9)]).parse().map_err(|_| error())?;
+        let fraction = u64::try_from(u128::from(part) * u128::from(scale) / 1_000_000_000).map_err(|_| error())?;
+        whole.checked_mul(scale).and_then(|bytes| bytes.checked_add(fraction)).map(Self).ok_or_else(error)
+    }
+}
+
+impl<T: FromStr<Err: fmt::Display>> FromStr for OrProfile<T> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "profile" => Ok(Self::Profile),
+            _ => text.parse().map(Self::Value).map_err(|error: T::Err| error.to_string()),
+        }
+    }
+}
+
+/// `UID` or `UID:GID`; without a gid it is the same number as the uid.
+pub(crate) fn parse_user(text: &str) -> Result<(u32, u32), String> {
+    let error = |_| format!("{text:?} is no uid; write for instance 1000 or 1000:1000");
+    match text.split_once(':') {
+        Some((uid, gid)) => Ok((uid.parse().map_err(error)?, gid.parse().map_err(error)?)),
+        None => text.parse().map(|uid| (uid, uid)).map_err(error),
+    }
+}
+
+fn digits(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Bytes in 1024-based units.
+pub(crate) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let (mut value, mut unit) = (count as f64, 0);
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    match value.fract() < 0.05 || unit == 0 {
+        true => format!("{value:.0} {}", UNITS[unit]),
+        false => format!("{value:.1} {}", UNITS[unit]),
+    }
+}
+
+/// Thousandths as CPUs.
+pub(crate) fn cpus(millis: u64) -> String {
+    format!("{}", millis as f64 / 1000.0)
+}
+
+/// Time since, in the largest unit that fits.
+pub(crate) fn age(since: i64, now: i64) -> String {
+    let seconds = (now - since).max(0) / 1000;
+    let (count, unit) = match seconds {
+        0..60 => (seconds, "second"),
+        60..3_600 => (seconds / 60, "minute"),
+        3_600..172_800 => (seconds / 3_600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    match count {
+        1 => format!("1 {unit}"),
+        _ => format!("{count} {unit}s"),
+    }
+}
+
+/// Milliseconds since the epoch.
+pub(crate) fn now() -> i64 {
+    let elapsed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_docker_reads_them() {
+        for (text, count) in [
+            ("0", 0),
+            ("17", 17),
+            ("32b", 32),
+            ("1k", 1024),
+            ("4g", 4 << 30),
+            ("4GB", 4 << 30),
+            ("4GiB", 4 << 30),
+            ("1.5m", 1_572_864),
+            ("2 t", 2 << 40),
+        ] {
+            assert_eq!(text.parse::<Size>(), Ok(Size(count)), "{text}");
+        }
+        for bad in ["", "g", "-1g", "1x", "1..2g", "1e3", "99999999999999999999", "20000p", ".5g", "1ggb"] {
+            assert!(bad.parse::<Size>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn cpus_have_three_decimals() {
+        for (text, millis) in [("1", 1000), ("1.5", 1500), (".25", 250), ("0.125", 125), ("2.", 2000)] {
+            assert_eq!(text.parse::<Cpus>(), Ok(Cpus(millis)), "{text}");
+        }
+        for bad in ["", ".", "-1", "1.2345", "a", "5000000", "nan", "+1"] {
+            assert!(bad.parse::<Cpus>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn figures_read_back_the_same() {
+        assert_eq!(bytes(4 << 30), "4 GiB");
+        assert_eq!(bytes(1_610_612_736), "1.5 GiB");
+        assert_eq!((cpus(1500), cpus(2000)), ("1.5".to_owned(), "2".to_owned()));
+        assert_eq!((age(0, 61_000), age(0, 7_200_000), age(5, 0)), ("1 minute".to_owned(), "2 hours".to_owned(), "0 seconds".to_owned()));
+        assert_eq!("profile".parse::<OrProfile<Size>>(), Ok(OrProfile::Profile));
+        assert_eq!((parse_user("5"), parse_user("5:6")), (Ok((5, 5)), Ok((5, 6))));
+    }
+}
