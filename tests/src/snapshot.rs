@@ -152,9 +152,16 @@ impl Snapshot {
     /// after their last holder.
     #[track_caller]
     pub fn assert_back(&self, scope: &Scope, limit: Duration) {
+        self.assert_back_but(scope, limit, "\n");
+    }
+
+    /// The same; lines that hold `but` may differ.
+    #[track_caller]
+    pub fn assert_back_but(&self, scope: &Scope, limit: Duration, but: &str) {
         let mut last = Difference::default();
         let same = within(limit, || {
             last = Self::take(scope).since(self);
+            last.0.retain(|line| !line.contains(but));
             last.0.is_empty().then_some(())
         });
         assert!(same.is_some(), "the host is not as it was:\n{last}");

@@ -38,10 +38,6 @@ fn on_a_terminal(berth: &Berth<'_>, command: &str) -> Run {
     berth.user.run("script").args(["-qec", &command, "/dev/null"]).env("DOCKER_HOST", host).env("TERM", "dumb")
 }
 
-fn get(address: &str) -> Run {
-    Run::new("/bin/busybox").args(["wget", "-q", "-T", "5", "-O", "-", address])
-}
-
 #[test]
 fn x01_the_owner_needs_only_docker_host_and_everybody_else_gets_eacces() {
     let host = Host::start();
@@ -297,10 +293,11 @@ fn d05_two_users_publish_8080_and_call_a_container_web_at_once() {
     }
     for berth in &berths {
         let address = format!("http://{}:8080/", berth.address());
-        let own =
-            until(&address, SOON, || berth.user.run("/bin/busybox").args(["wget", "-q", "-T", "5", "-O", "-", &address]).output().into());
         // The server inside may need a moment more than the container.
-        let own = if own.success() { own } else { until(&address, SOON, || Some(get(&address).output()).filter(|o| o.success())) };
+        let own = until(&address, SOON, || {
+            let output = berth.user.run("/bin/busybox").args(["wget", "-q", "-T", "5", "-O", "-", &address]).output();
+            output.success().then_some(output)
+        });
         assert_eq!(own.stdout.trim(), berth.user.name);
         assert_eq!(berth.docker(&["ps", "--format", "{{.Names}}"]).ok(), "web");
     }
