@@ -123,17 +123,21 @@ fn parse_mounts(mountinfo: &str) -> Option<Hierarchy> {
 }
 
 impl Group {
-    /// Makes both halves, with limits on the payload before any process is in it, and moves the caller into the shim half. `owner` (uid
-    /// and gid of the container's root) may make groups below the payload but not change the payload's own limits.
-    pub fn create(&self, limits: &Limits, owner: u32) -> Result<()> {
+    /// Makes both halves, empty and without limits. Whoever will be in the shim half joins it next, then come the limits.
+    pub fn make(&self) -> Result<()> {
         for part in [Part::Shim, Part::Payload] {
             v2::make(&self.unified(part))?;
             for hierarchy in &self.hierarchy.v1 {
                 v1::make(hierarchy, &self.path, part)?;
             }
         }
-        // Under systemd the caller sits in the scope itself, which may have controllers for children only once it is empty.
-        self.join(Part::Shim, 0)?;
+        Ok(())
+    }
+
+    /// Sets the limits, before any process is in the payload. `owner` (uid and gid of the container's root) may make groups below the
+    /// payload but not change the payload's own limits. Nothing may sit in the group itself any more (under systemd the shim starts
+    /// there): cgroup v2 gives controllers only to the children of a group without processes.
+    pub fn limit(&self, limits: &Limits, owner: u32) -> Result<()> {
         if !self.hierarchy.hybrid() {
             v2::enable(&self.hierarchy.unified, &self.path)?;
         }

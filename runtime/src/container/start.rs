@@ -35,7 +35,9 @@ pub fn start(bundle: &Bundle, undo: &mut Undo) -> Result<Started> {
     let init = sealed_program(&bundle.init)?;
     // The shim half goes when the caller has ended, by its parent's sweep: a group with a process in it cannot be removed.
     let group = bundle.cgroup.clone();
-    undo.step("make control groups", || bundle.cgroup.create(&bundle.limits, bundle.id_base), move || group.remove_part(Part::Payload))?;
+    undo.step("make control groups", || bundle.cgroup.make(), move || group.remove_part(Part::Payload))?;
+    bundle.cgroup.join(Part::Shim, 0)?;
+    bundle.cgroup.limit(&bundle.limits, bundle.id_base)?;
 
     let (ours, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).step("make", "a socket pair")?;
