@@ -153,7 +153,11 @@ impl Host {
     #[track_caller]
     pub fn start_node(&self) {
         let mut command = Command::new(programs::find("berth-node"));
-        command.arg("--config").arg(self.slot.node_config()).envs(self.options.env.clone()).env("BERTH_LOG", "debug");
+        command
+            .arg("--config")
+            .arg(self.slot.node_config())
+            .envs(self.options.env.clone())
+            .env("BERTH_LOG", "debug,sqlx=warn,hyper=info,h2=info");
         let mut held = lock(&self.node);
         assert!(held.is_none(), "the node runs already");
         let node = held.insert(Daemon::start("node", &self.slot.dir, command));
@@ -172,7 +176,7 @@ impl Host {
             .arg("--config")
             .arg(self.server_config())
             .envs(self.options.env.clone())
-            .env("BERTH_LOG", "debug");
+            .env("BERTH_LOG", "debug,sqlx=warn,hyper=info,h2=info");
         let mut held = lock(&self.server);
         assert!(held.is_none(), "the server runs already");
         let server = held.insert(Daemon::start("server", &self.slot.dir, command));

@@ -18,6 +18,7 @@ use super::{
     host::{Host, Remains, end_group},
     layout::Layout,
     listener::gone,
+    record::{Corrupt, Record},
 };
 use crate::link::ToShim;
 
@@ -34,10 +35,16 @@ pub async fn all(config: Config) -> Result<()> {
     let lock = Lock::take(&layout).context("stop the node first")?;
     let host = Host::open(config, layout).map_err(|e| anyhow::anyhow!("cannot open the node's state: {}", chain(&e)))?;
     let (records, corrupt) = host.records.load()?;
-    let mut problems = Vec::new();
     let ids = records.iter().map(|r| r.id).chain(corrupt.iter().filter_map(|c| c.id));
     stop_in_order(&host, ids.collect()).await;
+    let done = tokio::task::spawn_blocking(move || remove(&host, &records, &corrupt)).await?;
+    drop(lock);
+    done
+}
 
+/// Blocking.
+fn remove(host: &Host, records: &[Record], corrupt: &[Corrupt]) -> Result<()> {
+    let mut problems = Vec::new();
     let known = records.iter().map(Remains::of);
     let guessed = corrupt.iter().filter_map(|c| {
         let link = c.index.and_then(|i| host.link(i).ok());
@@ -55,7 +62,7 @@ pub async fn all(config: Config) -> Result<()> {
             problems.push(format!("{what}: {}", chain(&error)));
         }
     };
-    for path in adopt::groups(&host) {
+    for path in adopt::groups(host) {
         note("control group", end_group(&berth_runtime::cgroup::Group { hierarchy: host.hierarchy.clone(), path }));
     }
     for link in net::link::with_prefix(&host.config.link_prefix)? {
@@ -66,9 +73,8 @@ pub async fn all(config: Config) -> Result<()> {
     note("nft table", host.table.delete());
     note("forwarding", net::forwarding::restore(&host.layout.forwarding()));
     note("AppArmor profile", apparmor::unload(&host.config));
-    remove_group_parent(&host);
+    remove_group_parent(host);
     remove_files(&host.layout, &mut problems);
-    drop(lock);
     if !problems.is_empty() {
         bail!("not everything could be removed; run it again after looking at: {}", problems.join("; "));
     }
