@@ -20,7 +20,7 @@ use crate::daemon::{
 /// What a berth may take to stop before it is killed; the inner Docker gives each container 10 s.
 const STOP_DEADLINE: Duration = Duration::from_secs(25);
 /// The same before a delete.
-const DELETE_DEADLINE: Duration = Duration::from_secs(10);
+const DELETE_DEADLINE: Duration = Duration::from_secs(5);
 
 impl Owner {
     pub(super) async fn handle(&mut self, request: Request) {

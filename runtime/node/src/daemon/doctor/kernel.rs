@@ -7,10 +7,7 @@ use std::{
 };
 
 use berth_protocol::Check;
-use berth_runtime::{
-    cgroup::{Group, Limits},
-    error::chain,
-};
+use berth_runtime::error::chain;
 
 use super::{Scratch, failed, first_line, ok, warning};
 use crate::daemon::host::Host;
@@ -96,22 +93,59 @@ fn id_mapped(host: &Host) -> Check {
     }
 }
 
-/// A group with limits is made and removed, as for a berth.
+/// The controllers, and what tracking and killing go by.
 fn control_groups(host: &Host) -> Check {
     let kind = if host.hierarchy.hybrid() { "hybrid" } else { "v2" };
-    let name = if host.systemd { "doctor.scope" } else { "doctor" };
-    let group = Group { hierarchy: host.hierarchy.clone(), path: host.group_parent().join(name) };
-    let limits = Limits { cpu_millis: 1000, memory_bytes: 64 << 20, pids: 64 };
-    let tried = group.create(&limits, 0).and_then(|()| group.usage().map(drop));
-    let removed = group.remove();
-    match tried.and(removed) {
-        Ok(()) => ok("control groups", format!("{kind}: limits for cpu, memory and pids can be set")),
-        Err(error) => failed(
-            "control groups",
-            format!("{kind}: {}", chain(&error)),
-            "the controllers cpu, memory and pids must be enabled (kernel command line, and who mounts /sys/fs/cgroup)",
-        ),
+    let tried = if host.hierarchy.hybrid() { limits_v1(host) } else { limits_v2(host) };
+    match tried.and_then(|()| kill_file(host)) {
+        Ok(()) => ok("control groups", format!("{kind}: limits for cpu, memory and pids can be set, groups can be killed")),
+        Err(why) => {
+            let fix =
+                "cpu, memory and pids must be enabled (kernel command line, and whoever mounts /sys/fs/cgroup), on Linux 5.14 or later";
+            failed("control groups", format!("{kind}: {why}"), fix)
+        }
     }
+}
+
+fn limits_v2(host: &Host) -> Result<(), String> {
+    let have = host.hierarchy.controllers().map_err(|e| chain(&e))?;
+    let missing: Vec<&str> = ["cpu", "memory", "pids"].into_iter().filter(|c| !have.iter().any(|h| h == c)).collect();
+    if missing.is_empty() { Ok(()) } else { Err(format!("no controller {}", missing.join(", "))) }
+}
+
+/// Sets each limit on a group of its own, which is gone again afterwards.
+fn limits_v1(host: &Host) -> Result<(), String> {
+    for (file, value) in [("cpu.cfs_quota_us", "100000"), ("memory.limit_in_bytes", "67108864"), ("pids.max", "64")] {
+        let groups = host.hierarchy.v1.iter().map(|h| h.mount.join(host.group_parent()).join("doctor"));
+        let mut tried = Err(format!("no hierarchy has {file}"));
+        for group in groups {
+            fs::create_dir_all(&group).map_err(|e| format!("{}: {e}", group.display()))?;
+            if group.join(file).exists() {
+                tried = fs::write(group.join(file), value).map_err(|e| format!("{}: {e}", group.join(file).display()));
+            }
+            let _ = fs::remove_dir(&group);
+        }
+        tried?;
+    }
+    Ok(())
+}
+
+/// `cgroup.kill` is where any group but the root is; this process is in one, or may make one.
+fn kill_file(host: &Host) -> Result<(), String> {
+    let text = fs::read_to_string("/proc/self/cgroup").map_err(|e| e.to_string())?;
+    let own = text.lines().find_map(|l| l.strip_prefix("0::/")).unwrap_or_default().to_owned();
+    let (dir, made) = match own.as_str() {
+        "" => (host.hierarchy.unified.join(host.group_parent()).join("doctor"), true),
+        own => (host.hierarchy.unified.join(own), false),
+    };
+    if made {
+        fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    }
+    let there = dir.join("cgroup.kill").exists();
+    if made {
+        let _ = fs::remove_dir(&dir);
+    }
+    if there { Ok(()) } else { Err(format!("{} has no cgroup.kill", dir.display())) }
 }
 
 fn loop_devices() -> Check {
