@@ -50,8 +50,9 @@ die() {
     exit "$status"
 }
 
-# Start time of a process in clock ticks (proc(5), field 22); with the pid it names one process for good.
-start_time() { sed 's/^.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
+# Start time of a process in clock ticks (proc(5), field 22); with the pid it names one process for good. Nothing for one
+# that is dead and only not yet reaped.
+start_time() { sed 's/^.*) //' "/proc/$1/stat" 2>/dev/null | awk '$1 !~ /[ZX]/ { print $20 }'; }
 
 # Pid of a daemon that deploy/up started, when it still runs; a stale pid file names nobody.
 daemon_pid() {
