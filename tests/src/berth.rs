@@ -8,7 +8,7 @@ use crate::{
     account::User,
     host::Host,
     http, programs,
-    run::{Output, Run},
+    run::{Output, Run, Running},
     wait::{until, within},
 };
 
@@ -152,6 +152,22 @@ impl<'h> Berth<'h> {
     pub fn probe_as_user(&self, args: &[&str]) -> Run {
         self.copy_probe();
         self.host.berth(["exec", "-u", "1000:1000", self.name(), "--", PROBE]).args(args)
+    }
+
+    /// What the probe says as root: one JSON object.
+    #[track_caller]
+    pub fn tells(&self, args: &[&str]) -> Value {
+        self.probe(args).json()
+    }
+
+    /// The probe inside as root, in the background until its input is closed, and its first line.
+    #[track_caller]
+    pub fn hold(&self, args: &[&str]) -> (Running, Value) {
+        self.copy_probe();
+        let mut running = self.host.berth(["exec", "-i", self.name(), "--", PROBE]).args(args).spawn();
+        let line = running.line(Duration::from_secs(60)).unwrap_or_else(|| panic!("the probe said nothing: {args:?}"));
+        let value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("no JSON ({e}): {line}"));
+        (running, value)
     }
 
     /// Puts the probe inside, once; for scripts that call `berth-probe`.
