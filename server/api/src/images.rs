@@ -40,11 +40,3 @@ fn default_name() -> String {
 fn trixie() -> String {
     "trixie".to_owned()
 }
-
-/// Names the image of berths that name none.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct DefaultImage {
-    /// Name or digest. A name follows the newest image of that name.
-    pub image: String,
-}

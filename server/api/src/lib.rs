@@ -18,7 +18,7 @@ pub use audit::{AuditList, AuditRecord};
 pub use berth_protocol::frame;
 pub use berths::{Berth, BerthChange, BerthList, BerthState, Condition, ExecBerth, ImageRef, Limits, NewBerth, Usage, WantedState};
 pub use host::{Check, CheckLevel, Doctor, Health, Node, User};
-pub use images::{BuildImage, DefaultImage, Image, ImageList};
+pub use images::{BuildImage, Image, ImageList};
 pub use operations::{Accepted, Operation, OperationKind, OperationList, OperationState, Warning};
 pub use problem::Problem;
 pub use profiles::{NewProfile, Profile, ProfileChange, ProfileList};
@@ -62,6 +62,6 @@ mod tests {
                 }
             }
         }
-        assert!(seen.len() > 20, "{seen:?}");
+        assert!(seen.len() >= 20, "{seen:?}");
     }
 }

@@ -1,18 +1,18 @@
 //! The audit trail.
 
 use axum::{Json as Answer, extract::State};
-use berth_api::{AuditList, Problem};
+use berth_api::AuditList;
 
 use super::{
     Api, convert,
-    error::Error,
+    error::{Error, Failure},
     extract::{Query, SubjectQuery},
     paged,
 };
 use crate::domain::Caller;
 
 /// Lists the audit trail, newest first; a user without a role sees what was done about him.
-#[utoipa::path(get, path = "/audit", tag = "audit", params(SubjectQuery), responses((status = 200, body = AuditList), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/audit", tag = "audit", params(SubjectQuery), responses((status = 200, body = AuditList), Failure))]
 pub(super) async fn list_audit(
     State(api): State<Api>,
     caller: Caller,

@@ -1,11 +1,11 @@
 //! Berths.
 
 use axum::{Json as Answer, extract::State, http::StatusCode};
-use berth_api::{Accepted, Berth, BerthChange, BerthList, NewBerth, Problem};
+use berth_api::{Accepted, Berth, BerthChange, BerthList, NewBerth};
 
 use super::{
     AcceptedResponse, Api, convert,
-    error::Error,
+    error::{Error, Failure},
     extract::{Json, PageQuery, Path, Query},
     paged,
 };
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Lists berths in the order of their users; a user without a role sees his own.
-#[utoipa::path(get, path = "/berths", tag = "berths", params(PageQuery), responses((status = 200, body = BerthList), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/berths", tag = "berths", params(PageQuery), responses((status = 200, body = BerthList), Failure))]
 pub(super) async fn list_berths(
     State(api): State<Api>,
     caller: Caller,
@@ -29,7 +29,7 @@ pub(super) async fn list_berths(
 }
 
 /// Assigns a berth to a host user.
-#[utoipa::path(post, path = "/berths", tag = "berths", request_body = NewBerth, responses((status = 202, body = Accepted), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(post, path = "/berths", tag = "berths", request_body = NewBerth, responses((status = 202, body = Accepted), Failure))]
 pub(super) async fn create_berth(State(api): State<Api>, caller: Caller, Json(new): Json<NewBerth>) -> Result<AcceptedResponse, Error> {
     let request = AssignBerth {
         user: new.user,
@@ -45,7 +45,7 @@ pub(super) async fn create_berth(State(api): State<Api>, caller: Caller, Json(ne
 
 /// Shows a berth.
 #[utoipa::path(get, path = "/berths/{user}", tag = "berths", params(("user" = String, Path, description = "Name of the host account")),
-    responses((status = 200, body = Berth), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = Berth), Failure))]
 pub(super) async fn show_berth(State(api): State<Api>, caller: Caller, Path(user): Path<String>) -> Result<Answer<Berth>, Error> {
     let berth = api.service.berth(&caller, &user).await?;
     Ok(Answer(convert::berth(berth, api.service.node_down_since())))
@@ -53,7 +53,7 @@ pub(super) async fn show_berth(State(api): State<Api>, caller: Caller, Path(user
 
 /// Changes a berth's limits or profile; a running berth takes them on at once.
 #[utoipa::path(patch, path = "/berths/{user}", tag = "berths", params(("user" = String, Path, description = "Name of the host account")),
-    request_body = BerthChange, responses((status = 202, body = Accepted), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+    request_body = BerthChange, responses((status = 202, body = Accepted), Failure))]
 pub(super) async fn change_berth(
     State(api): State<Api>,
     caller: Caller,
@@ -73,7 +73,7 @@ pub(super) async fn change_berth(
 
 /// Deletes a berth with everything in it.
 #[utoipa::path(delete, path = "/berths/{user}", tag = "berths", params(("user" = String, Path, description = "Name of the host account")),
-    responses((status = 202, body = Accepted), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 202, body = Accepted), Failure))]
 pub(super) async fn delete_berth(State(api): State<Api>, caller: Caller, Path(user): Path<String>) -> Result<AcceptedResponse, Error> {
     let accepted = api.service.delete_berth(&caller, &user).await?;
     Ok((StatusCode::ACCEPTED, Answer(convert::accepted(accepted))))
@@ -81,7 +81,7 @@ pub(super) async fn delete_berth(State(api): State<Api>, caller: Caller, Path(us
 
 /// Starts a berth.
 #[utoipa::path(post, path = "/berths/{user}/start", tag = "berths", params(("user" = String, Path, description = "Name of the host account")),
-    responses((status = 202, body = Accepted), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 202, body = Accepted), Failure))]
 pub(super) async fn start_berth(State(api): State<Api>, caller: Caller, Path(user): Path<String>) -> Result<AcceptedResponse, Error> {
     let accepted = api.service.start_berth(&caller, &user).await?;
     Ok((StatusCode::ACCEPTED, Answer(convert::accepted(accepted))))
@@ -89,7 +89,7 @@ pub(super) async fn start_berth(State(api): State<Api>, caller: Caller, Path(use
 
 /// Stops a berth; it starts again on its user's next connection.
 #[utoipa::path(post, path = "/berths/{user}/stop", tag = "berths", params(("user" = String, Path, description = "Name of the host account")),
-    responses((status = 202, body = Accepted), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 202, body = Accepted), Failure))]
 pub(super) async fn stop_berth(State(api): State<Api>, caller: Caller, Path(user): Path<String>) -> Result<AcceptedResponse, Error> {
     let accepted = api.service.stop_berth(&caller, &user).await?;
     Ok((StatusCode::ACCEPTED, Answer(convert::accepted(accepted))))
@@ -97,7 +97,7 @@ pub(super) async fn stop_berth(State(api): State<Api>, caller: Caller, Path(user
 
 /// Stops a berth and starts it again.
 #[utoipa::path(post, path = "/berths/{user}/restart", tag = "berths", params(("user" = String, Path, description = "Name of the host account")),
-    responses((status = 202, body = Accepted), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 202, body = Accepted), Failure))]
 pub(super) async fn restart_berth(State(api): State<Api>, caller: Caller, Path(user): Path<String>) -> Result<AcceptedResponse, Error> {
     let accepted = api.service.restart_berth(&caller, &user).await?;
     Ok((StatusCode::ACCEPTED, Answer(convert::accepted(accepted))))

@@ -13,6 +13,12 @@ use crate::{
     service, store,
 };
 
+/// A problem; its `code` says which.
+#[derive(utoipa::IntoResponses)]
+#[response(status = "default", content_type = "application/problem+json")]
+#[expect(dead_code, reason = "it stands in the document, answers are made by Error")]
+pub(super) struct Failure(Body);
+
 /// An error on its way to the client.
 #[derive(Debug)]
 pub struct Error {

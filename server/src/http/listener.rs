@@ -105,12 +105,12 @@ impl Places {
     fn take(places: &Arc<Self>, uid: u32) -> Option<Place> {
         let mut taken = places.0.lock().unwrap_or_else(PoisonError::into_inner);
         let all: u32 = taken.values().sum();
-        let own = taken.entry(uid).or_default();
+        let own = taken.get(&uid).copied().unwrap_or_default();
         // Root is never locked out by users.
-        if uid != 0 && (*own >= MOST_PER_USER || all >= MOST) || *own >= MOST {
+        if uid != 0 && (own >= MOST_PER_USER || all >= MOST) || own >= MOST {
             return None;
         }
-        *own += 1;
+        taken.insert(uid, own + 1);
         Some(Place { places: Arc::clone(places), uid })
     }
 }

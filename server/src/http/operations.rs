@@ -3,21 +3,21 @@
 use std::time::Duration;
 
 use axum::{Json as Answer, extract::State};
-use berth_api::{Operation, OperationList, Problem};
+use berth_api::{Operation, OperationList};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::{
     Api, convert,
-    error::Error,
+    error::{Error, Failure},
     extract::{Path, Query, SubjectQuery},
     paged,
 };
 use crate::domain::{Caller, OperationId};
 
 /// Lists operations, newest first.
-#[utoipa::path(get, path = "/operations", tag = "operations", params(SubjectQuery), responses((status = 200, body = OperationList), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/operations", tag = "operations", params(SubjectQuery), responses((status = 200, body = OperationList), Failure))]
 pub(super) async fn list_operations(
     State(api): State<Api>,
     caller: Caller,
@@ -31,7 +31,7 @@ pub(super) async fn list_operations(
 
 /// Shows an operation.
 #[utoipa::path(get, path = "/operations/{id}", tag = "operations", params(("id" = Uuid, Path, description = "Id of the operation")),
-    responses((status = 200, body = Operation), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = Operation), Failure))]
 pub(super) async fn show_operation(State(api): State<Api>, caller: Caller, Path(id): Path<Uuid>) -> Result<Answer<Operation>, Error> {
     Ok(Answer(convert::operation(api.service.operation(&caller, OperationId(id)).await?)))
 }
@@ -51,7 +51,7 @@ const DEFAULT: u64 = 30;
 
 /// Waits until an operation has finished, its revision has changed, or the time is up; shows it as it is then.
 #[utoipa::path(get, path = "/operations/{id}/wait", tag = "operations",
-    params(("id" = Uuid, Path, description = "Id of the operation"), WaitQuery), responses((status = 200, body = Operation), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+    params(("id" = Uuid, Path, description = "Id of the operation"), WaitQuery), responses((status = 200, body = Operation), Failure))]
 pub(super) async fn wait_operation(
     State(api): State<Api>,
     caller: Caller,

@@ -1,11 +1,11 @@
 //! Profiles.
 
 use axum::{Json as Answer, extract::State, http::StatusCode};
-use berth_api::{NewProfile, Problem, Profile, ProfileChange, ProfileList};
+use berth_api::{NewProfile, Profile, ProfileChange, ProfileList};
 
 use super::{
     Api, convert,
-    error::Error,
+    error::{Error, Failure},
     extract::{Json, PageQuery, Path, Query},
     paged,
 };
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Lists profiles by name.
-#[utoipa::path(get, path = "/profiles", tag = "profiles", params(PageQuery), responses((status = 200, body = ProfileList), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/profiles", tag = "profiles", params(PageQuery), responses((status = 200, body = ProfileList), Failure))]
 pub(super) async fn list_profiles(
     State(api): State<Api>,
     caller: Caller,
@@ -28,7 +28,7 @@ pub(super) async fn list_profiles(
 }
 
 /// Makes a profile.
-#[utoipa::path(post, path = "/profiles", tag = "profiles", request_body = NewProfile, responses((status = 201, body = Profile), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(post, path = "/profiles", tag = "profiles", request_body = NewProfile, responses((status = 201, body = Profile), Failure))]
 pub(super) async fn create_profile(
     State(api): State<Api>,
     caller: Caller,
@@ -42,14 +42,14 @@ pub(super) async fn create_profile(
 
 /// Shows a profile.
 #[utoipa::path(get, path = "/profiles/{profile}", tag = "profiles", params(("profile" = String, Path, description = "Its name")),
-    responses((status = 200, body = Profile), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = Profile), Failure))]
 pub(super) async fn show_profile(State(api): State<Api>, caller: Caller, Path(profile): Path<String>) -> Result<Answer<Profile>, Error> {
     Ok(Answer(convert::profile(api.service.profile(&caller, &profile).await?)))
 }
 
 /// Changes a profile; every berth that uses it takes on its limits.
 #[utoipa::path(patch, path = "/profiles/{profile}", tag = "profiles", params(("profile" = String, Path, description = "Its name")),
-    request_body = ProfileChange, responses((status = 200, body = Profile), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+    request_body = ProfileChange, responses((status = 200, body = Profile), Failure))]
 pub(super) async fn change_profile(
     State(api): State<Api>,
     caller: Caller,
@@ -64,7 +64,7 @@ pub(super) async fn change_profile(
 
 /// Deletes a profile that no berth uses.
 #[utoipa::path(delete, path = "/profiles/{profile}", tag = "profiles", params(("profile" = String, Path, description = "Its name")),
-    responses((status = 204), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 204), Failure))]
 pub(super) async fn delete_profile(State(api): State<Api>, caller: Caller, Path(profile): Path<String>) -> Result<StatusCode, Error> {
     api.service.delete_profile(&caller, &profile).await?;
     Ok(StatusCode::NO_CONTENT)

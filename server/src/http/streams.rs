@@ -6,14 +6,14 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use berth_api::{ExecBerth, Problem, frame};
+use berth_api::{ExecBerth, frame};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{
     Api,
-    error::Error,
+    error::{Error, Failure},
     extract::{Json, Path, Query},
 };
 use crate::{
@@ -26,7 +26,7 @@ const BUFFER: usize = 64 * 1024;
 
 /// Runs a command in a running berth: the connection is upgraded and carries frames both ways.
 #[utoipa::path(post, path = "/berths/{user}/exec", tag = "berths", params(("user" = String, Path, description = "Name of the host account")),
-    request_body = ExecBerth, responses((status = 101, description = "Upgraded to berth-exec"), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+    request_body = ExecBerth, responses((status = 101, description = "Upgraded to berth-exec"), Failure))]
 pub(super) async fn exec_berth(
     State(api): State<Api>,
     caller: Caller,
@@ -83,7 +83,7 @@ pub(super) struct LogsQuery {
 /// Reads the berth's console.
 #[utoipa::path(get, path = "/berths/{user}/logs", tag = "berths",
     params(("user" = String, Path, description = "Name of the host account"), LogsQuery),
-    responses((status = 200, body = String, content_type = "text/plain"), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = String, content_type = "text/plain"), Failure))]
 pub(super) async fn read_logs(
     State(api): State<Api>,
     caller: Caller,

@@ -15,8 +15,8 @@ use uuid::Uuid;
 pub use exec::{Exec, ExecError, ExecFrame, ExecReader, ExecWriter};
 
 use crate::{
-    Accepted, AuditList, Berth, BerthChange, BerthList, BuildImage, DefaultImage, Doctor, ExecBerth, Image, ImageList, NewBerth,
-    NewProfile, Node, Operation, OperationList, PREFIX, Problem, Profile, ProfileChange, ProfileList, User,
+    Accepted, AuditList, Berth, BerthChange, BerthList, BuildImage, Doctor, ExecBerth, Image, ImageList, NewBerth, NewProfile, Node,
+    Operation, OperationList, PREFIX, Problem, Profile, ProfileChange, ProfileList, User,
 };
 
 /// A request body: JSON or a stream of bytes.
@@ -157,7 +157,7 @@ impl Client {
     }
 
     pub async fn build_image(&self, build: &BuildImage) -> Result<Accepted, Error> {
-        self.send(Method::POST, "/images/build", build).await
+        self.send(Method::POST, "/images", build).await
     }
 
     /// Sends a root tar or an OCI layout; answers once all of it has arrived. The stream is read as fast as the node writes.
@@ -165,10 +165,10 @@ impl Client {
     where
         S: Stream<Item = io::Result<Bytes>> + Send + 'static,
     {
-        let path = format!("/images/import?name={}", segment(name));
+        let path = format!("/images/{}", segment(name));
         let body = StreamBody::new(tar.map(|part| part.map(Frame::data))).boxed_unsync();
-        let bytes = self.answer(Method::POST, &path, Some(("application/x-tar", body)), Duration::MAX).await?;
-        decode(Method::POST, &path, &bytes)
+        let bytes = self.answer(Method::PUT, &path, Some(("application/x-tar", body)), Duration::MAX).await?;
+        decode(Method::PUT, &path, &bytes)
     }
 
     pub async fn remove_image(&self, image: &str) -> Result<Accepted, Error> {
@@ -176,7 +176,7 @@ impl Client {
     }
 
     pub async fn set_default_image(&self, image: &str) -> Result<Image, Error> {
-        self.send(Method::PUT, "/images/default", &DefaultImage { image: image.to_owned() }).await
+        self.call(Method::POST, &format!("/images/{}/default", segment(image))).await
     }
 
     pub async fn operations(&self, cursor: Option<&str>) -> Result<OperationList, Error> {

@@ -1,0 +1,160 @@
+//! A whole server in this process, over a stand-in for the node.
+
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test program uses a part of it")]
+
+pub mod node;
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use axum::{
+    Extension, Router,
+    body::Body,
+    http::{Request, header},
+};
+use berth_server::{
+    config::Policy,
+    domain::Clock,
+    http::{Api, PeerUid, router},
+    lifecycle::Lifecycle,
+    node_client::{NodeClient, Uploads},
+    reconcile::Reconciler,
+    service::Service,
+    store::Store,
+};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::{net::UnixListener, task::JoinHandle};
+use tower::ServiceExt;
+
+pub use node::{FakeNode, problem};
+
+pub const ROOT: u32 = 0;
+/// The account `daemon` of every Debian host, who has no role.
+pub const DAEMON: u32 = 1;
+pub const BIN: u32 = 2;
+
+pub fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
+}
+
+pub struct Server {
+    pub directory: TempDir,
+    pub node: FakeNode,
+    node_task: Option<JoinHandle<()>>,
+    pub store: Arc<Store>,
+    router: Router,
+    life: Lifecycle,
+}
+
+impl Server {
+    pub async fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let node = FakeNode::new(directory.path());
+        let node_task = Some(node.start());
+        Self::over(directory, node, node_task).await
+    }
+
+    pub async fn without_node() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let node = FakeNode::new(directory.path());
+        Self::over(directory, node, None).await
+    }
+
+    async fn over(directory: TempDir, node: FakeNode, node_task: Option<JoinHandle<()>>) -> Self {
+        let life = Lifecycle::default();
+        let store = Arc::new(Store::open(&directory.path().join("berth.db")).await.unwrap());
+        let client = Arc::new(NodeClient::new(node.socket().to_owned(), Clock::SYSTEM));
+        let uploads = Arc::new(Uploads::default());
+        let reconciler = Arc::new(Reconciler::new(Arc::clone(&store), Arc::clone(&client), Arc::clone(&uploads), Clock::SYSTEM));
+        let service = Service::new(Arc::clone(&store), client, uploads, Policy::default(), Clock::SYSTEM, reconciler.report());
+        let router = router(Api::new(Arc::new(service), life.tasks.clone(), life.hard.clone()));
+        life.tasks.spawn(reconciler.run(life.tasks.clone(), life.soft.clone(), life.hard.clone()));
+        Self { directory, node, node_task, store, router, life }
+    }
+
+    pub async fn stop_node(&mut self) {
+        let task = self.node_task.take().unwrap();
+        task.abort();
+        let _ = task.await;
+        self.node.hang_up();
+        std::fs::remove_file(self.node.socket()).unwrap();
+    }
+
+    pub fn start_node(&mut self) {
+        self.node_task = Some(self.node.start());
+    }
+
+    /// The same database and node, a new server: what was in memory is lost, as after a kill.
+    pub async fn again(self) -> Self {
+        self.life.hard.cancel();
+        self.life.end(std::future::ready(())).await;
+        self.store.close().await;
+        Self::over(self.directory, self.node, self.node_task).await
+    }
+
+    /// A socket on which everybody is `uid`.
+    pub fn listen_as(&self, uid: u32) -> PathBuf {
+        let path = self.directory.path().join(format!("api-{uid}.sock"));
+        let listener = UnixListener::bind(&path).unwrap();
+        let router = self.router.clone().layer(Extension(PeerUid(uid)));
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        path
+    }
+
+    /// One request; the status and the JSON of the answer.
+    pub async fn send(&self, uid: u32, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        let request = Request::builder().method(method).uri(path).extension(PeerUid(uid));
+        let request = match body {
+            Some(body) => request.header(header::CONTENT_TYPE, "application/json").body(Body::from(body.to_string())),
+            None => request.body(Body::empty()),
+        };
+        self.raw(request.unwrap()).await
+    }
+
+    pub async fn raw(&self, request: Request<Body>) -> (u16, Value) {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let status = response.status().as_u16();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&bytes).unwrap_or_else(|_| json!(String::from_utf8_lossy(&bytes))))
+    }
+
+    pub async fn get(&self, path: &str) -> Value {
+        let (status, body) = self.send(ROOT, "GET", path, None).await;
+        assert_eq!(status, 200, "{path}: {body}");
+        body
+    }
+
+    /// Waits until an accepted operation has ended.
+    pub async fn end_of(&self, (status, accepted): (u16, Value)) -> Value {
+        assert_eq!(status, 202, "{accepted}");
+        let id = accepted["operation"]["id"].as_str().unwrap();
+        let operation = self.get(&format!("/api/v1/operations/{id}/wait?timeout=20")).await;
+        assert!(operation["finished_at"].is_i64(), "it did not end: {operation}");
+        operation
+    }
+
+    pub async fn assign(&self, user: &str) -> Value {
+        let accepted = self.send(ROOT, "POST", "/api/v1/berths", Some(json!({ "user": user }))).await;
+        let operation = self.end_of(accepted).await;
+        assert_eq!(operation["state"], "succeeded", "{operation}");
+        self.get(&format!("/api/v1/berths/{user}")).await
+    }
+
+    /// Asks until the answer is as wanted; the last answer is in the panic.
+    pub async fn until(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(15);
+        loop {
+            let (_, body) = self.send(ROOT, "GET", path, None).await;
+            if wanted(&body) {
+                return body;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{path} stayed {body}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}

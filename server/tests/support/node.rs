@@ -1,0 +1,359 @@
+//! A stand-in for berth-node on a socket of its own: holds what it was told, and can be made to fail.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Path as Segment, Query, Request, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{delete, get, post},
+};
+use berth_protocol::{
+    BerthStatus, BuildRequest, Check, CheckLevel, Ensure, ExecRequest, HostUser, ImageInfo, ImageProgress, NodeInfo, Problem, Usage,
+    Wanted, frame,
+};
+use futures_util::{StreamExt, stream};
+use http_body_util::BodyExt;
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixListener,
+    sync::broadcast,
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+#[derive(Clone)]
+pub struct FakeNode {
+    pub inner: Arc<Mutex<Inner>>,
+    changes: broadcast::Sender<BerthStatus>,
+    socket: PathBuf,
+    life: Arc<Mutex<CancellationToken>>,
+}
+
+#[derive(Default)]
+pub struct Inner {
+    pub berths: BTreeMap<String, BerthStatus>,
+    pub images: Vec<ImageInfo>,
+    /// Answers of the next calls that change a berth, before anything is done.
+    pub refusals: VecDeque<(u16, Problem)>,
+    /// Every call that changes something, in order.
+    pub calls: Vec<String>,
+    pub imported: usize,
+    /// Start times, so that a restart can be told from none.
+    clock: i64,
+}
+
+const GIB: u64 = 1 << 30;
+
+pub fn problem(code: &str, detail: &str) -> Problem {
+    Problem { code: code.to_owned(), detail: detail.to_owned(), hint: None }
+}
+
+impl FakeNode {
+    pub fn new(directory: &Path) -> Self {
+        let image = ImageInfo {
+            digest: format!("sha256:{}", "ab".repeat(32)),
+            name: "default".to_owned(),
+            created_at: 1,
+            size_bytes: GIB,
+            used_by: Vec::new(),
+        };
+        let inner = Inner { images: vec![image], ..Inner::default() };
+        Self {
+            inner: Arc::new(Mutex::new(inner)),
+            changes: broadcast::Sender::new(64),
+            socket: directory.join("node.sock"),
+            life: Arc::default(),
+        }
+    }
+
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Listens until the task is aborted.
+    pub fn start(&self) -> JoinHandle<()> {
+        let _ = std::fs::remove_file(&self.socket);
+        let listener = UnixListener::bind(&self.socket).unwrap();
+        let router = Router::new()
+            .route("/v1/node", get(node))
+            .route("/v1/users/{name}", get(user))
+            .route("/v1/berths", get(berths))
+            .route("/v1/berths/{user}", get(berth).put(ensure).delete(remove))
+            .route("/v1/berths/{user}/stop", post(stop))
+            .route("/v1/berths/{user}/exec", post(exec))
+            .route("/v1/berths/{user}/logs", get(logs))
+            .route("/v1/watch", get(watch))
+            .route("/v1/images", get(images))
+            .route("/v1/images/build", post(build))
+            .route("/v1/images/import", post(import))
+            .route("/v1/images/{digest}", delete(remove_image))
+            .route("/v1/doctor", get(doctor))
+            .with_state(self.clone());
+        *self.life.lock().unwrap() = CancellationToken::new();
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() })
+    }
+
+    /// Ends the open streams, as a killed node would.
+    pub fn hang_up(&self) {
+        self.life.lock().unwrap().cancel();
+    }
+
+    pub fn refuse(&self, status: u16, problem: Problem) {
+        self.inner.lock().unwrap().refusals.push_back((status, problem));
+    }
+
+    pub fn calls(&self) -> Vec<String> {
+        self.inner.lock().unwrap().calls.clone()
+    }
+
+    /// Changes a berth behind the server's back, as a wake or a crash would.
+    pub fn change(&self, user: &str, change: impl FnOnce(&mut BerthStatus)) {
+        let mut inner = self.inner.lock().unwrap();
+        let status = inner.berths.get_mut(user).unwrap();
+        change(status);
+        let _ = self.changes.send(status.clone());
+    }
+}
+
+type Answer = Result<Response, Response>;
+
+fn refusal(status: u16, problem: &Problem) -> Response {
+    (StatusCode::from_u16(status).unwrap(), Json(problem)).into_response()
+}
+
+fn missing(code: &str) -> Response {
+    refusal(404, &problem(code, "there is none"))
+}
+
+async fn node() -> Json<NodeInfo> {
+    Json(NodeInfo {
+        protocol: berth_protocol::VERSION,
+        version: "0.1.0".to_owned(),
+        hostname: "pier".to_owned(),
+        kernel: "6.12".to_owned(),
+        cgroup: "v2".to_owned(),
+        cpus: 4,
+        memory_bytes: 8 * GIB,
+        disk_bytes: 100 * GIB,
+        disk_free_bytes: 90 * GIB,
+        run_dir: "/run/berth".to_owned(),
+    })
+}
+
+/// `root`, the system accounts `daemon` and `bin`, and every name that begins with `user`, `alice` or `bob`.
+fn account(name: &str) -> Option<HostUser> {
+    let (uid, system) = match name {
+        "root" => (0, true),
+        "daemon" => (1, true),
+        "bin" => (2, true),
+        "nobody" => (65_534, false),
+        _ if ["user", "alice", "bob"].iter().any(|start| name.starts_with(start)) => (1000 + name.len() as u32, false),
+        _ => return None,
+    };
+    Some(HostUser { name: name.to_owned(), uid, gid: uid, home: format!("/home/{name}"), system })
+}
+
+async fn user(Segment(name): Segment<String>) -> Answer {
+    account(&name).map(|user| Json(user).into_response()).ok_or_else(|| missing("user_not_found"))
+}
+
+async fn berths(State(node): State<FakeNode>) -> Json<Vec<BerthStatus>> {
+    Json(node.inner.lock().unwrap().berths.values().cloned().collect())
+}
+
+async fn berth(State(node): State<FakeNode>, Segment(user): Segment<String>) -> Answer {
+    let inner = node.inner.lock().unwrap();
+    inner.berths.get(&user).map(|status| Json(status).into_response()).ok_or_else(|| missing("berth_not_found"))
+}
+
+async fn ensure(State(node): State<FakeNode>, Segment(user): Segment<String>, Json(ensure): Json<Ensure>) -> Answer {
+    let mut inner = node.inner.lock().unwrap();
+    inner.calls.push(format!("ensure {user} {:?}", ensure.wanted));
+    if let Some((status, problem)) = inner.refusals.pop_front() {
+        return Err(refusal(status, &problem));
+    }
+    inner.clock += 1;
+    let started = super::now() + inner.clock;
+    let uid = account(&user).unwrap().uid;
+    let status = inner.berths.entry(user.clone()).or_insert_with(|| BerthStatus {
+        user: user.clone(),
+        id: ensure.id,
+        state: berth_protocol::State::Stopped,
+        docker_ready: false,
+        conditions: Vec::new(),
+        image: ensure.image.clone(),
+        limits: ensure.limits,
+        uid,
+        id_base: 2_000_224_256,
+        id_count: 65_536,
+        address: "10.213.0.2".to_owned(),
+        socket: format!("/run/berth/users/{uid}/docker.sock"),
+        pid: None,
+        started_at: None,
+        usage: None,
+    });
+    status.limits = ensure.limits;
+    match ensure.wanted {
+        Wanted::Present => {}
+        Wanted::Running if status.state == berth_protocol::State::Running => {}
+        Wanted::Running => {
+            status.state = berth_protocol::State::Running;
+            status.docker_ready = true;
+            status.started_at = Some(started);
+            status.usage = Some(Usage { memory_bytes: GIB, pids: 30, cpu_usec: 1_000_000, disk_bytes: GIB });
+        }
+        Wanted::Stopped => halt(status),
+    }
+    let _ = node.changes.send(status.clone());
+    Ok(Json(status.clone()).into_response())
+}
+
+fn halt(status: &mut BerthStatus) {
+    status.state = berth_protocol::State::Stopped;
+    status.docker_ready = false;
+    status.started_at = None;
+}
+
+async fn stop(State(node): State<FakeNode>, Segment(user): Segment<String>) -> Answer {
+    let mut inner = node.inner.lock().unwrap();
+    inner.calls.push(format!("stop {user}"));
+    let status = inner.berths.get_mut(&user).ok_or_else(|| missing("berth_not_found"))?;
+    halt(status);
+    let _ = node.changes.send(status.clone());
+    Ok(Json(status.clone()).into_response())
+}
+
+async fn remove(State(node): State<FakeNode>, Segment(user): Segment<String>) -> Answer {
+    let mut inner = node.inner.lock().unwrap();
+    inner.calls.push(format!("delete {user}"));
+    if let Some((status, problem)) = inner.refusals.pop_front() {
+        return Err(refusal(status, &problem));
+    }
+    inner.berths.remove(&user);
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// `cat` sends its input back, `exit N` ends with N, `size` tells the terminal's, anything else cannot be run.
+async fn exec(mut request: Request) -> Answer {
+    let upgrade = hyper::upgrade::on(&mut request);
+    let body = request.into_body().collect().await.unwrap().to_bytes();
+    let exec: ExecRequest = serde_json::from_slice(&body).unwrap();
+    tokio::spawn(async move {
+        let mut io = TokioIo::new(upgrade.await.unwrap());
+        let code = match exec.argv[0].as_str() {
+            "cat" => loop {
+                let mut head = [0; frame::HEADER];
+                io.read_exact(&mut head).await.unwrap();
+                let (kind, length) = frame::parse(head).unwrap();
+                let mut payload = vec![0; length];
+                io.read_exact(&mut payload).await.unwrap();
+                match kind {
+                    frame::STDIN if length == 0 => break 0,
+                    frame::STDIN => put(&mut io, frame::STDOUT, &payload).await,
+                    _ => {}
+                }
+            },
+            "exit" => exec.argv[1].parse().unwrap(),
+            "size" => {
+                put(&mut io, frame::STDERR, format!("{:?} {:?}", exec.tty, exec.size).as_bytes()).await;
+                0
+            }
+            program => {
+                let problem = problem("not_executable", &format!("{program} cannot be run"));
+                put(&mut io, frame::ERROR, &serde_json::to_vec(&problem).unwrap()).await;
+                return;
+            }
+        };
+        put(&mut io, frame::EXIT, &i32::to_be_bytes(code)).await;
+    });
+    Ok((StatusCode::SWITCHING_PROTOCOLS, [(header::CONNECTION, "upgrade"), (header::UPGRADE, frame::UPGRADE)]).into_response())
+}
+
+async fn put(io: &mut (impl AsyncWriteExt + Unpin), kind: u8, payload: &[u8]) {
+    io.write_all(&frame::header(kind, payload.len())).await.unwrap();
+    io.write_all(payload).await.unwrap();
+    io.flush().await.unwrap();
+}
+
+async fn logs(Query(query): Query<BTreeMap<String, String>>) -> String {
+    format!("tail {:?} follow {:?}\n", query.get("tail"), query.get("follow"))
+}
+
+async fn watch(State(node): State<FakeNode>) -> Body {
+    let receiver = node.changes.subscribe();
+    let first: Vec<_> = node.inner.lock().unwrap().berths.values().cloned().collect();
+    let later = stream::unfold(receiver, |mut receiver| async move {
+        loop {
+            match receiver.recv().await {
+                Ok(status) => return Some((status, receiver)),
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    });
+    let life = node.life.lock().unwrap().clone();
+    let statuses = stream::iter(first).chain(later).take_until(life.cancelled_owned());
+    Body::from_stream(statuses.map(|status| Ok::<_, std::io::Error>(line(&status))))
+}
+
+fn line(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap() + "\n"
+}
+
+async fn images(State(node): State<FakeNode>) -> Json<Vec<ImageInfo>> {
+    Json(node.inner.lock().unwrap().images.clone())
+}
+
+async fn build(State(node): State<FakeNode>, Json(build): Json<BuildRequest>) -> Body {
+    let mut lines: Vec<_> = (1..=150).map(|n| ImageProgress::Log { line: format!("step {n}") }).collect();
+    lines.push(match build.suite.as_str() {
+        "sid" => ImageProgress::Failed { problem: problem("mirror_unreachable", "the mirror does not answer") },
+        _ => ImageProgress::Done { image: node.add(&build.name, "cd") },
+    });
+    Body::from_stream(stream::iter(lines).map(|progress| Ok::<_, std::io::Error>(line(&progress))))
+}
+
+async fn import(State(node): State<FakeNode>, Query(query): Query<BTreeMap<String, String>>, body: Body) -> Answer {
+    let Ok(body) = body.collect().await else { return Err(refusal(400, &problem("broken_body", "it broke off"))) };
+    let bytes = body.to_bytes();
+    node.inner.lock().unwrap().imported = bytes.len();
+    let end = match bytes.is_empty() {
+        true => ImageProgress::Failed { problem: problem("empty_image", "there is nothing in it") },
+        false => ImageProgress::Done { image: node.add(&query["name"], "ef") },
+    };
+    Ok(line(&end).into_response())
+}
+
+impl FakeNode {
+    fn add(&self, name: &str, digits: &str) -> ImageInfo {
+        let image = ImageInfo {
+            digest: format!("sha256:{}", digits.repeat(32)),
+            name: name.to_owned(),
+            created_at: 2,
+            size_bytes: 1,
+            used_by: Vec::new(),
+        };
+        self.inner.lock().unwrap().images.push(image.clone());
+        image
+    }
+}
+
+async fn remove_image(State(node): State<FakeNode>, Segment(digest): Segment<String>) -> StatusCode {
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    node.inner.lock().unwrap().images.retain(|image| image.digest != digest);
+    StatusCode::NO_CONTENT
+}
+
+async fn doctor() -> Json<Vec<Check>> {
+    Json(vec![Check { name: "kernel".to_owned(), level: CheckLevel::Ok, detail: "6.12".to_owned(), fix: None }])
+}
