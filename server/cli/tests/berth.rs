@@ -1,0 +1,206 @@
+//! The program `berth` as people run it, against a server in this process over a stand-in for the node.
+
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+use std::{path::PathBuf, process::Stdio};
+
+use serde_json::Value;
+use support::{DAEMON, ROOT, Server, problem};
+use tokio::{io::AsyncWriteExt, process::Command};
+
+struct Ran {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Ran {
+    fn ok(self) -> String {
+        assert_eq!(self.code, 0, "{}{}", self.out, self.err);
+        self.out
+    }
+
+    fn json(self) -> Value {
+        let text = self.ok();
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    /// The problem document on stderr.
+    fn problem(&self) -> Value {
+        serde_json::from_str(&self.err).unwrap_or_else(|error| panic!("{error}: {}", self.err))
+    }
+}
+
+struct Berth(PathBuf);
+
+impl Berth {
+    async fn run(&self, arguments: &[&str]) -> Ran {
+        self.fed(arguments, b"").await
+    }
+
+    async fn fed(&self, arguments: &[&str], input: &[u8]) -> Ran {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_berth"))
+            .args(arguments)
+            .env("BERTH_SOCKET", &self.0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let input = input.to_vec();
+        let feeding = tokio::spawn(async move { stdin.write_all(&input).await });
+        let output = tokio::time::timeout(std::time::Duration::from_secs(30), child.wait_with_output()).await.unwrap().unwrap();
+        // A program that reads no input closes it.
+        let _ = feeding.await;
+        Ran {
+            code: output.status.code().unwrap(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn from_assign_to_delete() {
+    let server = Server::start().await;
+    let berth = Berth(server.listen_as(ROOT));
+    let said = berth.run(&["list"]).await.ok();
+    assert_eq!(said, "There are no berths. To make one: berth assign USER\n");
+
+    let line = ["assign", "alice", "--cpus", "1.5", "--memory", "4g", "--pids-limit", "512", "--disk", "20g"];
+    let said = berth.run(&line).await.ok();
+    assert!(said.contains("alice has a berth: 1.5 CPUs, 4 GiB memory, 512 processes, 20 GiB disk.\n"), "{said}");
+    assert!(said.contains("eval \"$(berth env)\""), "{said}");
+
+    let table = berth.run(&["ls"]).await.ok();
+    let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0], ["USER", "STATE", "CPUS", "MEMORY", "DISK", "PIDS", "PROFILE", "IMAGE", "ADDRESS"]);
+    assert_eq!(lines[1][..3], ["alice", "running", "1.5"]);
+    assert!(!table.contains('\x1b'), "colours belong to terminals: {table:?}");
+
+    let shown = berth.run(&["show", "alice", "--json"]).await.json();
+    assert_eq!((shown["state"].as_str(), shown["limits"]["memory_bytes"].as_u64()), (Some("running"), Some(4 << 30)));
+    assert!(berth.run(&["show", "alice"]).await.ok().contains("socket    /run/berth/users/1005/docker.sock"));
+    assert_eq!(berth.run(&["env", "alice"]).await.ok(), "export DOCKER_HOST=unix:///run/berth/users/1005/docker.sock\n");
+    let fish = berth.run(&["env", "alice", "--shell", "fish"]).await.ok();
+    assert_eq!(fish, "set -gx DOCKER_HOST unix:///run/berth/users/1005/docker.sock\n");
+
+    assert_eq!(
+        berth.run(&["set", "alice", "--cpus", "profile", "--pids-limit", "100"]).await.ok(),
+        "alice has 2 CPUs, 4 GiB memory, 100 processes, 20 GiB disk.\n"
+    );
+    assert_eq!(berth.run(&["stop", "alice"]).await.ok(), "The berth of alice is stopped.\n");
+    assert_eq!(berth.run(&["start", "alice"]).await.ok(), "The berth of alice runs.\n");
+    let done = berth.run(&["restart", "alice", "--json"]).await.json();
+    assert_eq!(done["operation"]["state"], "succeeded");
+
+    let refused = berth.run(&["delete", "alice"]).await;
+    assert_eq!((refused.code, refused.err.contains("--yes")), (2, true), "{}", refused.err);
+    assert_eq!(berth.run(&["rm", "alice", "--yes"]).await.ok(), "The berth of alice is deleted.\n");
+    assert_eq!(berth.run(&["list", "--json"]).await.json(), serde_json::json!({ "items": [] }));
+}
+
+#[tokio::test]
+async fn failures_have_their_exit_codes_and_one_problem_document() {
+    let server = Server::start().await;
+    let berth = Berth(server.listen_as(ROOT));
+    berth.run(&["assign", "bob"]).await.ok();
+    for (line, code, name) in [
+        (&["assign", "carol"][..], 3, "user_not_found"),
+        (&["assign", "root"], 5, "root_not_allowed"),
+        (&["assign", "daemon"], 5, "system_account"),
+        (&["assign", "bob"], 5, "berth_exists"),
+        (&["assign", "alice", "--disk", "100m"], 5, "limit_too_low"),
+        (&["assign", "alice", "--disk", "1t"], 5, "disk_overcommitted"),
+        (&["assign", "../etc"], 2, "invalid_user_name"),
+        (&["show", "alice"], 3, "berth_not_found"),
+        (&["show"], 2, "usage"),
+        (&["set", "bob"], 2, "usage"),
+        (&["image", "rm", "gone"], 3, "image_not_found"),
+        (&["profile", "show", "gone"], 3, "profile_not_found"),
+        (&["exec", "alice", "--", "true"], 125, "berth_not_found"),
+        (&["exec", "-t", "bob", "true"], 125, "usage"),
+    ] {
+        let line: Vec<_> = ["--json"].iter().chain(line).copied().collect();
+        if nix::unistd::geteuid().is_root() || line != ["--json", "show"] {
+            let ran = berth.run(&line).await;
+            assert_eq!((ran.code, ran.problem()["code"].as_str()), (code, Some(name)), "{line:?}: {}", ran.err);
+            assert_eq!(ran.out, "");
+        }
+    }
+    assert_eq!(berth.run(&["assign", "alice", "--disk", "x"]).await.code, 2);
+    assert_eq!(berth.run(&["moor"]).await.code, 2);
+    server.node.refuse(500, problem("start_failed", "the berth did not start"));
+    let ran = berth.run(&["restart", "bob"]).await;
+    assert_eq!((ran.code, ran.err.as_str()), (1, "berth: the berth did not start\n"));
+
+    let user = Berth(server.listen_as(DAEMON));
+    let ran = user.run(&["image", "list"]).await;
+    assert_eq!((ran.code, ran.err.contains("hint: ")), (4, true), "{}", ran.err);
+    let ran = Berth("/nonexistent.sock".into()).run(&["list"]).await;
+    assert_eq!((ran.code, ran.err.contains("/nonexistent.sock")), (6, true), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn warnings_go_to_stderr_and_into_the_document() {
+    let server = Server::start().await;
+    let berth = Berth(server.listen_as(ROOT));
+    let ran = berth.run(&["assign", "alice", "--cpus", "9"]).await;
+    assert!(ran.err.contains("warning: all berths together may use 9 CPUs, the host has 4"), "{}", ran.err);
+    ran.ok();
+    let document = berth.run(&["assign", "bob", "--json"]).await.json();
+    assert_eq!(document["warnings"][0]["code"], "cpu_overcommitted");
+    assert_eq!(document["berth"]["user"], "bob");
+}
+
+#[tokio::test]
+async fn exec_passes_input_output_and_status_on() {
+    let server = Server::start().await;
+    let berth = Berth(server.listen_as(ROOT));
+    berth.run(&["assign", "alice"]).await.ok();
+    let text = "a line\n".repeat(50_000);
+    assert_eq!(berth.fed(&["exec", "-i", "alice", "cat"], text.as_bytes()).await.ok(), text);
+    assert_eq!(berth.fed(&["exec", "alice", "cat"], b"not passed on").await.ok(), "");
+    assert_eq!(berth.run(&["exec", "alice", "--", "exit", "42"]).await.code, 42);
+    assert_eq!(berth.run(&["exec", "alice", "-u", "1000", "size"]).await.err, "false None");
+    let ran = berth.run(&["exec", "alice", "nothing"]).await;
+    assert_eq!((ran.code, ran.err.as_str()), (125, "berth: nothing cannot be run\n"));
+    // A berth that is stopped is started first.
+    berth.run(&["stop", "alice"]).await.ok();
+    assert_eq!(berth.run(&["exec", "alice", "exit", "7"]).await.code, 7);
+    assert_eq!(berth.run(&["logs", "alice", "--tail", "5"]).await.ok(), "tail Some(\"5\") follow Some(\"false\")\n");
+}
+
+#[tokio::test]
+async fn images_and_profiles() {
+    let server = Server::start().await;
+    let berth = Berth(server.listen_as(ROOT));
+    let ran = berth.run(&["image", "build", "--name", "tools"]).await;
+    assert!(ran.err.contains("step 150") && !ran.err.contains('\x1b'), "{}", ran.err);
+    assert!(ran.ok().starts_with("The image tools is there (sha256:cdcd"));
+    let said = berth.fed(&["image", "import", "-", "--name", "mine"], &vec![1; 1 << 20]).await.ok();
+    assert!(said.starts_with("The image mine is there (sha256:efef"), "{said}");
+    assert_eq!(server.node.inner.lock().unwrap().imported, 1 << 20);
+    assert_eq!(berth.fed(&["image", "import", "-"], b"x").await.code, 2);
+    assert!(berth.run(&["image", "default", "mine"]).await.ok().contains("mine"));
+    assert!(berth.run(&["image", "list"]).await.ok().lines().any(|line| line.starts_with("mine") && line.contains("yes")));
+    assert_eq!(berth.run(&["image", "rm", "tools"]).await.ok(), "The image tools is removed.\n");
+
+    let said = berth.run(&["profile", "create", "lab", "--cpus", "0.5", "--memory", "512m"]).await.ok();
+    assert_eq!(said, "The profile lab gives 0.5 CPUs, 512 MiB memory, 1024 processes, 10 GiB disk.\n");
+    assert!(berth.run(&["profile", "set", "lab", "--disk", "2g"]).await.ok().contains("2 GiB disk"));
+    assert_eq!(berth.run(&["profile", "show", "lab", "--json"]).await.json()["limits"]["disk_bytes"], 2_u64 << 30);
+    assert_eq!(berth.run(&["profile", "list"]).await.ok().lines().count(), 5);
+    assert_eq!(berth.run(&["profile", "rm", "lab"]).await.ok(), "The profile lab is deleted.\n");
+}
+
+#[tokio::test]
+async fn doctor_ends_with_one_when_something_failed() {
+    let server = Server::without_node().await;
+    let ran = Berth(server.listen_as(ROOT)).run(&["doctor"]).await;
+    assert_eq!(ran.code, 1);
+    assert!(ran.out.contains("fix:") && ran.out.contains("berth-node"), "{}", ran.out);
+}
