@@ -22,8 +22,10 @@ use super::{
     scratch,
     state::{Engine, State},
 };
-use crate::descriptor::watch_socket;
-use crate::link::{Event, FromShim, Status, ToShim, VERSION};
+use crate::{
+    descriptor::watch_socket,
+    link::{Event, FromShim, Status, ToShim, VERSION},
+};
 
 /// Connections at once; more are closed.
 const MOST: usize = 8;

@@ -3,6 +3,7 @@
 use std::{
     fs,
     os::fd::{AsFd, OwnedFd},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -35,12 +36,6 @@ pub(crate) struct Init {
 pub(crate) async fn until_the_end(init: Init, state: &State) -> std::io::Result<String> {
     let pid = init.pid;
     let pidfd = watch(init.pidfd, Interest::READABLE)?;
-    let mut terminate = unix::signal(SignalKind::terminate())?;
-    let mut children = unix::signal(SignalKind::child())?;
-    // Taken over once, these no longer end the process.
-    for ignored in [SignalKind::hangup(), SignalKind::interrupt(), SignalKind::quit()] {
-        drop(unix::signal(ignored)?);
-    }
     let mut stop = state.watch_stop();
     let (mut asked, mut killed) = (false, false);
     loop {
@@ -64,10 +59,24 @@ pub(crate) async fn until_the_end(init: Init, state: &State) -> std::io::Result<
                 let late = if killed { "; it had not stopped in time" } else { "" };
                 return Ok(format!("PID 1 {}{late}", status?));
             }
-            _ = terminate.recv() => state.ask_stop(HOST_SHUTDOWN),
-            _ = children.recv() => reap_others(pid),
             _ = stop.changed() => {}
             () = late => {}
+        }
+    }
+}
+
+/// Serves the shim's own signals for ever: SIGTERM is the host going down, SIGCHLD may be a child that is not PID 1.
+pub(crate) async fn serve_signals(pid: u32, state: Arc<State>) -> std::io::Result<()> {
+    let mut terminate = unix::signal(SignalKind::terminate())?;
+    let mut children = unix::signal(SignalKind::child())?;
+    // Taken over once, these no longer end the process.
+    for ignored in [SignalKind::hangup(), SignalKind::interrupt(), SignalKind::quit()] {
+        drop(unix::signal(ignored)?);
+    }
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => state.ask_stop(HOST_SHUTDOWN),
+            _ = children.recv() => reap_others(pid),
         }
     }
 }

@@ -55,8 +55,10 @@ use self::{
     proxy::{Hold, Proxy},
     state::{State, now_ms},
 };
-use crate::descriptor::watch_socket;
-use crate::link::{Event, ExitRecord, FromShim, MAX_MESSAGE, Owner, Start, ToShim, VERSION};
+use crate::{
+    descriptor::watch_socket,
+    link::{Event, ExitRecord, FromShim, MAX_MESSAGE, Owner, Start, ToShim, VERSION},
+};
 
 /// How long clients may take to fetch what was answered before the berth ended.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -202,6 +204,7 @@ impl Berth {
         let reported = Arc::clone(&state);
         tokio::spawn(async move { reported.report_engine().await });
 
+        tokio::spawn(life::serve_signals(started.pid, Arc::clone(&state)));
         let status = life::until_the_end(Init { pid: started.pid, pidfd: started.pidfd }, &state).await?;
 
         proxy.connections.close();

@@ -64,6 +64,7 @@ mod tests {
         let (message, descriptors) = receive::<ToShim>(&b, &mut buffer).unwrap().unwrap();
         assert!(matches!(message, ToShim::Stop { deadline_ms: 7 }));
         assert_eq!(descriptors.len(), 2);
+        drop(descriptors);
         let (message, descriptors) = receive::<ToShim>(&b, &mut buffer).unwrap().unwrap();
         assert!(matches!(message, ToShim::Status) && descriptors.is_empty());
         drop(a);

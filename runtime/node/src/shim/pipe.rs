@@ -43,6 +43,12 @@ pub(crate) struct Lease<'a> {
 }
 
 impl Pool {
+    /// True when some pipe was made and is kept.
+    #[cfg(test)]
+    pub(crate) fn keeps_some(&self) -> bool {
+        !self.0.lock().unwrap().free.is_empty()
+    }
+
     /// An empty pipe, or none when too many are in use or the kernel grants none of a useful size.
     pub(crate) fn lend(&self) -> Option<Lease<'_>> {
         let mut stock = self.0.lock().unwrap_or_else(PoisonError::into_inner);

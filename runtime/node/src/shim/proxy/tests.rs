@@ -17,6 +17,8 @@ struct Rig {
     dir: TempDir,
     state: Arc<State>,
     proxy: Arc<Proxy>,
+    /// Keeps the queue of the user's socket, as the node does.
+    _queue: OwnedFd,
     serving: JoinHandle<()>,
 }
 
@@ -33,9 +35,10 @@ impl Rig {
         change(&mut proxy);
         let listener = std::os::unix::net::UnixListener::bind(dir.path().join("user.sock")).unwrap();
         listener.set_nonblocking(true).unwrap();
+        let queue = listener.try_clone().unwrap().into();
         let proxy = Arc::new(proxy);
         let serving = tokio::spawn(Arc::clone(&proxy).serve(watch_socket(listener.into()).unwrap()));
-        Self { dir, state, proxy, serving }
+        Self { dir, state, proxy, _queue: queue, serving }
     }
 
     fn inner_path(&self) -> PathBuf {
@@ -144,6 +147,20 @@ async fn x06_a_client_that_never_reads_holds_the_sender_back() {
     while let Ok(written) = timeout(Duration::from_millis(300), docker.write(&[0; 65536])).await {
         taken += written.unwrap();
         assert!(taken < 4 << 20, "the proxy buffers without bound");
+    }
+}
+
+#[tokio::test]
+async fn x06_a_large_upload_is_spliced_and_arrives_whole() {
+    let rig = Rig::new(|_| {});
+    let inner = rig.inner();
+    let (up, none) = (Script { seed: 3, length: 48 << 20, reset: false }, Script { seed: 4, length: 0, reset: false });
+    let client = tokio::spawn(play(rig.client().await, up, none, 7));
+    let (docker, _) = inner.accept().await.unwrap();
+    assert_eq!(play(docker, none, up, 8).await, up.length);
+    client.await.unwrap();
+    while !rig.proxy.pipes.keeps_some() {
+        sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -272,11 +289,9 @@ async fn play(stream: UnixStream, mine: Script, theirs: Script, dice: u64) -> us
                 tokio::task::yield_now().await;
             }
         }
-        if mine.reset {
-            return;
+        if !mine.reset {
+            let _ = write.shutdown().await;
         }
-        let _ = write.shutdown().await;
-        std::future::pending().await
     };
     let receiving = async {
         let mut got = 0;
@@ -294,6 +309,9 @@ async fn play(stream: UnixStream, mine: Script, theirs: Script, dice: u64) -> us
             }
         }
     };
+    if !mine.reset {
+        return tokio::join!(sending, receiving).1;
+    }
     // A reset ends the side at once, with whatever it has not read.
     tokio::select! {
         biased;
