@@ -161,7 +161,9 @@ impl Run {
         self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self.command.spawn().unwrap_or_else(|e| panic!("cannot run {shown}: {e}"));
         let mut stdin = child.stdin.take();
-        if let (Some(bytes), Some(mut pipe)) = (self.input.take(), stdin.take()) {
+        if let Some(bytes) = self.input.take()
+            && let Some(mut pipe) = stdin.take()
+        {
             thread::spawn(move || drop(pipe.write_all(&bytes)));
         }
         let (sender, lines) = mpsc::channel();
