@@ -18,6 +18,8 @@ use super::{host::now_ms, node::Node, refusal::Refusal};
 
 /// Imports at once; each unpacks a whole image.
 const IMPORTS_AT_ONCE: usize = 2;
+/// What the recipe can build.
+pub(crate) const SUITES: [&str; 3] = ["bookworm", "trixie", "sid"];
 /// Lines and pieces on their way.
 const QUEUE: usize = 16;
 

@@ -149,8 +149,7 @@ async fn take_up(node: &Arc<Node>) {
     let berths: Vec<_> = records.into_iter().map(|record| node.take_up(record)).collect();
     let settled = async {
         for berth in berths {
-            // An owner that ended has nothing left.
-            let _ = berth.status.clone().changed().await;
+            berth.settled.cancelled().await;
         }
     };
     if timeout(SETTLE_DEADLINE, settled).await.is_err() {

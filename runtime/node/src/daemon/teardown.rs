@@ -71,7 +71,11 @@ fn remove(host: &Host, records: &[Record], corrupt: &[Corrupt]) -> Result<()> {
         }
     }
     note("nft table", host.table.delete());
-    note("forwarding", net::forwarding::restore(&host.layout.forwarding()));
+    if other_instance(&host) {
+        eprintln!("another berth-node is on this host: net.ipv4.ip_forward stays as it is");
+    } else {
+        note("forwarding", net::forwarding::restore(&host.layout.forwarding()));
+    }
     note("AppArmor profile", apparmor::unload(&host.config));
     remove_group_parent(host);
     remove_files(&host.layout, &mut problems);
@@ -96,6 +100,13 @@ async fn stop_in_order(host: &Host, ids: Vec<BerthId>) {
         let ended = async { while let Ok(Some(_)) = channel.receive().await {} };
         let _ = tokio::time::timeout(end.saturating_duration_since(Instant::now()), ended).await;
     }
+}
+
+/// A table of another node: its berths are forwarded by the same switch.
+fn other_instance(host: &Host) -> bool {
+    let output = Command::new("nft").args(["list", "tables", "inet"]).output().map(|o| o.stdout).unwrap_or_default();
+    let text = String::from_utf8_lossy(&output);
+    text.lines().filter_map(|l| l.strip_prefix("table inet ")).any(|name| name.starts_with("berth") && name != host.table.name)
 }
 
 /// The directory above the berths' groups; systemd removes its slice itself.

@@ -24,6 +24,7 @@ use axum::http::StatusCode;
 use berth_protocol::{BerthId, BerthStatus, Condition, Ensure, HostUser, State, Usage};
 use berth_runtime::{cgroup::Group, disk, idmap};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use owner::{Origin, READY_DEADLINE, spawn};
 
@@ -75,6 +76,8 @@ pub(crate) struct Berth {
     disk: PathBuf,
     requests: mpsc::Sender<Request>,
     pub(crate) status: watch::Receiver<BerthStatus>,
+    /// Cancelled once the owner knows what there is of the berth.
+    pub(crate) settled: CancellationToken,
 }
 
 impl Berth {

@@ -12,6 +12,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::{MissedTickBehavior, interval, sleep_until},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{Berth, Request, WAITING, resting, set_condition};
 use crate::{
@@ -119,8 +120,7 @@ enum Happened {
     TrimDue,
 }
 
-/// Starts the owner of a berth and returns the handle to it. What it finds is settled before its first request is heard; the handle's
-/// status changes for the first time when that is done.
+/// Starts the owner of a berth and returns the handle to it. What it finds is settled before its first request is heard.
 pub(crate) fn spawn(node: &Arc<Node>, record: Record, origin: Origin) -> Arc<Berth> {
     let host = &node.host;
     let (sender, requests) = mpsc::channel(WAITING);
@@ -134,19 +134,23 @@ pub(crate) fn spawn(node: &Arc<Node>, record: Record, origin: Origin) -> Arc<Ber
         disk: host.layout.disk(record.id),
         requests: sender,
         status: watcher,
+        settled: CancellationToken::new(),
     });
     let life = if origin == Origin::New { Life::New } else { Life::Remains };
     let back_off = BackOff::default();
     let owner = Owner { node: Arc::clone(node), record, life, conditions: Vec::new(), back_off, requests, status };
-    node.owners.spawn(owner.run());
+    let settled = berth.settled.clone();
+    node.owners.spawn(owner.run(settled));
     berth
 }
 
 impl Owner {
-    async fn run(mut self) {
+    async fn run(mut self, settled: CancellationToken) {
+        let settled = settled.drop_guard();
         if matches!(self.life, Life::Remains) {
             self.settle().await;
             self.publish();
+            drop(settled);
             if self.record.intent == Intent::Running && matches!(self.life, Life::Stopped { .. }) {
                 let _ = self.start().await;
                 self.publish();

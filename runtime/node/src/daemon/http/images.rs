@@ -13,8 +13,11 @@ pub(super) async fn list(State(node): State<Arc<Node>>) -> Result<Json<Vec<Image
     blocking(move || images::list(&node)).await?.map(Json)
 }
 
-pub(super) async fn build(State(node): State<Arc<Node>>, extract::Json(request): extract::Json<BuildRequest>) -> Response {
-    json_lines(images::build(node, request))
+pub(super) async fn build(State(node): State<Arc<Node>>, extract::Json(request): extract::Json<BuildRequest>) -> Result<Response, Refusal> {
+    if !images::SUITES.contains(&request.suite.as_str()) {
+        return Err(Refusal::bad_request(format!("{:?} is no suite that the recipe knows", request.suite)).hint(images::SUITES.join(", ")));
+    }
+    Ok(json_lines(images::build(node, request)))
 }
 
 #[derive(Deserialize)]
