@@ -101,8 +101,9 @@ impl Config {
                 problems.push(format!("{key} has {length} bytes, a socket's path holds 107"));
             }
         }
-        if !self.database.url.is_empty() && !(self.database.url.starts_with("sqlite:") && self.database_file().is_absolute()) {
-            problems.push(format!("database.url must be sqlite: and an absolute path, or empty; it is {:?}", self.database.url));
+        let url = &self.database.url;
+        if !url.is_empty() && (!url.starts_with("sqlite:") || self.database_file().is_relative()) {
+            problems.push(format!("database.url must be sqlite: and an absolute path, or empty; it is {url:?}"));
         }
         if !(0.01..=1000.0).contains(&self.policy.disk_overcommit) {
             problems.push(format!("policy.disk_overcommit must lie between 0.01 and 1000, it is {}", self.policy.disk_overcommit));

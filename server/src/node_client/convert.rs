@@ -14,7 +14,7 @@ pub(super) fn problem(status: u16, problem: wire::Problem) -> Problem {
         404 => Refusal::NotFound,
         409 => Refusal::Conflict,
         422 | 507 => Refusal::Limit,
-        503 => Refusal::Unavailable,
+        429 | 503 => Refusal::Unavailable,
         504 => Refusal::TimedOut,
         _ => Refusal::Failed,
     };
