@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use axum::http::StatusCode;
@@ -311,6 +312,8 @@ impl Node {
     }
 }
 
+/// The owner's own deadline comes first, and leaves the condition.
+const GRACE: Duration = Duration::from_secs(2);
 /// Below this a new berth's image could not even be formatted and started.
 const LEAST_FREE: u64 = 64 << 20;
 
@@ -328,7 +331,7 @@ async fn until_ready(berth: &Berth, status: BerthStatus) -> BerthStatus {
     let settled = |s: &BerthStatus| {
         s.docker_ready || !matches!(s.state, State::Running | State::Starting) || s.conditions.iter().any(|c| c.kind == "DockerNotReady")
     };
-    match tokio::time::timeout(READY_DEADLINE, watch.wait_for(settled)).await {
+    match tokio::time::timeout(READY_DEADLINE + GRACE, watch.wait_for(settled)).await {
         Ok(Ok(now)) => now.clone(),
         Ok(Err(_)) => status,
         Err(_) => berth.status.borrow().clone(),

@@ -71,7 +71,7 @@ fn remove(host: &Host, records: &[Record], corrupt: &[Corrupt]) -> Result<()> {
         }
     }
     note("nft table", host.table.delete());
-    if other_instance(&host) {
+    if other_instance(host) {
         eprintln!("another berth-node is on this host: net.ipv4.ip_forward stays as it is");
     } else {
         note("forwarding", net::forwarding::restore(&host.layout.forwarding()));

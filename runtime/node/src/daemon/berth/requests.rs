@@ -37,11 +37,14 @@ impl Owner {
     async fn ensure(&mut self, ensure: &Ensure, account: &HostUser) -> Result<(), Unmet> {
         match self.life {
             Life::New => self.create().await?,
-            Life::Remains => {
+            Life::Remains if self.record.phase != Phase::Present => {
                 self.take_away().await?;
                 return Err(Unmet::Gone);
             }
-            _ => self.same_berth(ensure, account)?,
+            _ => {
+                self.same_berth(ensure, account)?;
+                self.settled().await?;
+            }
         }
         self.change(ensure, account).await?;
         match ensure.wanted {
@@ -201,11 +204,11 @@ impl Owner {
                 self.life = Life::Gone;
                 return Err(Unmet::Gone);
             }
-            Life::Remains => {
+            Life::Remains if self.record.phase != Phase::Present => {
                 let detail = format!("the berth of {} is partly deleted", self.record.user);
                 return Err(Refusal::conflict("berth_deleting", detail).hint(format!("berth delete {}", self.record.user)).into());
             }
-            _ => {}
+            _ => self.settled().await?,
         }
         self.intend(Intent::Stopped).await?;
         for kind in ["StartFailed", "ShimDied", "Exited", "DockerNotReady"] {
@@ -215,6 +218,19 @@ impl Owner {
             self.stop_running(deadline).await?;
         }
         Ok(())
+    }
+
+    /// A berth whose socket could not be made when the node started gets another try.
+    async fn settled(&mut self) -> Result<(), Refusal> {
+        if matches!(self.life, Life::Remains) {
+            self.clear("SocketFailed");
+            self.settle().await;
+        }
+        if !matches!(self.life, Life::Remains) {
+            return Ok(());
+        }
+        let why = self.conditions.iter().find(|c| c.kind == "SocketFailed").map(|c| c.message.clone()).unwrap_or_default();
+        Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "socket_failed", format!("the berth of {}: {why}", self.record.user)).hint("berth doctor"))
     }
 
     /// Writes down what is to become of the berth when the node starts.

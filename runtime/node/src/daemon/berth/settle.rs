@@ -42,7 +42,7 @@ impl Owner {
         match self.blocking(move |host| Listener::bind(&host.layout, &record)).await {
             Ok(listener) => self.rest(listener),
             Err(error) => {
-                self.condition("SocketFailed", format!("no socket for the user: {}; restart the node once that is cured", chain(&error)))
+                self.condition("SocketFailed", format!("no socket for the user: {}", chain(&error)))
             }
         }
     }
@@ -52,6 +52,9 @@ impl Owner {
         let channel = connect(&self.node.host.layout.control_socket(self.record.id)).await?;
         let end = Deadline::now() + ANSWER_DEADLINE;
         let mut exited = None;
+        let (_, descriptors) = answer(&channel, &ToShim::Listener, end, &mut exited).await?;
+        let socket: OwnedFd = descriptors.into_iter().next().ok_or("its shim has no listener")?;
+        // Asked last: what happens from now on comes as an event.
         let (status, _) = answer(&channel, &ToShim::Status, end, &mut exited).await?;
         let FromShim::Status(Status { version, pid, ready, reason, started_at, .. }) = status else {
             return Err(format!("its shim answered {status:?}"));
@@ -60,8 +63,6 @@ impl Owner {
             return Err(format!("its shim speaks version {version}, the oldest understood is {OLDEST}"));
         }
         let pid = pid.ok_or("its shim has no container")?;
-        let (_, descriptors) = answer(&channel, &ToShim::Listener, end, &mut exited).await?;
-        let socket: OwnedFd = descriptors.into_iter().next().ok_or("its shim has no listener")?;
         if let Some(reason) = reason {
             self.condition("DockerNotReady", reason);
         }

@@ -139,7 +139,7 @@ pub(super) fn shim(host: &Host, id: BerthId, prepared: &Prepared, theirs: OwnedF
         true => {
             let mut command = Command::new("systemd-run");
             command.args(["--scope", "--quiet", "--collect", "--unit", &format!("berth-{id}"), "--slice", &host.slice()]);
-            command.args(["-p", "Delegate=yes", "-p", "KillMode=mixed", "-p", "TimeoutStopSec=40", "--"]).arg(&program);
+            command.args(["-p", "Delegate=yes", "-p", "TimeoutStopSec=40", "--"]).arg(&program);
             command
         }
         false => Command::new(&program),

@@ -3,7 +3,13 @@
 mod ids;
 mod kernel;
 
-use std::{collections::BTreeSet, fs, path::Path, process::Command};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::Path,
+    process::Command,
+    sync::{Mutex, PoisonError},
+};
 
 use berth_protocol::{Check, CheckLevel};
 use berth_runtime::error::chain;
@@ -33,6 +39,9 @@ fn failed(name: &str, detail: impl Into<String>, fix: impl Into<String>) -> Chec
 
 /// All checks. Blocking; some make and remove something small.
 pub(crate) fn examine(node: &Node) -> Vec<Check> {
+    // Two at once would be in each other's way.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut checks = kernel::checks(&node.host);
     checks.extend([
         table(node),
