@@ -20,26 +20,24 @@ const MOST: u64 = 2 * 1024 * 1024;
 pub(crate) struct Log {
     current: File,
     older: File,
-    size: u64,
     most: u64,
 }
 
 impl Log {
-    pub(crate) fn new(current: File, older: File) -> io::Result<Self> {
-        let size = current.metadata()?.len();
-        Ok(Self { current, older, size, most: MOST })
+    pub(crate) fn new(current: File, older: File) -> Self {
+        Self { current, older, most: MOST }
     }
 
-    fn append(&mut self, text: &[u8]) -> io::Result<()> {
-        if self.size > 0 && self.size + text.len() as u64 > self.most {
+    fn append(&self, text: &[u8]) -> io::Result<()> {
+        // Asked each time: the shim's own messages go to the same file.
+        let mut size = self.current.metadata()?.len();
+        if size > 0 && size + text.len() as u64 > self.most {
             let kept = self.keep();
             self.current.set_len(0)?;
-            self.size = 0;
+            size = 0;
             kept?;
         }
-        self.current.write_all_at(text, self.size)?;
-        self.size += text.len() as u64;
-        Ok(())
+        self.current.write_all_at(text, size)
     }
 
     /// Copies the current file over the older one. By contents: whoever follows the current file keeps following it.
@@ -59,7 +57,7 @@ impl Log {
 }
 
 /// Reads the console until PID 1 and all its heirs have closed it.
-pub(crate) async fn record(console: OwnedFd, mut log: Log) {
+pub(crate) async fn record(console: OwnedFd, log: Log) {
     let Ok(console) = watch(console, Interest::READABLE) else { return };
     loop {
         let Ok(mut ready) = console.readable().await else { return };
@@ -96,7 +94,7 @@ mod tests {
     fn the_log_keeps_the_newest_lines_in_two_bounded_files() {
         let dir = tempfile::tempdir().unwrap();
         let [current, older] = files(dir.path());
-        let mut log = Log::new(current, older).unwrap();
+        let mut log = Log::new(current, older);
         log.most = 1000;
         let mut all = String::new();
         for n in 0..1000 {
@@ -116,7 +114,7 @@ mod tests {
             let [current, older] = files(dir.path());
             let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
             File::from(write).write_all(b"hello\n").unwrap();
-            record(read, Log::new(current, older).unwrap()).await;
+            record(read, Log::new(current, older)).await;
         }
         assert_eq!(io::read_to_string(&files(dir.path())[0]).unwrap(), "hello\nhello\n");
     }

@@ -8,6 +8,7 @@
 use std::{io, os::fd::OwnedFd, time::Duration};
 
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
     net::{SendFlags, Shutdown, send, shutdown},
     pipe::{SpliceFlags, splice},
@@ -33,7 +34,7 @@ const TURN: u32 = 16;
 
 /// Carries both directions until both have ended; returns the bytes that went from `a` to `b` and from `b` to `a`.
 ///
-/// An error means that one side reset the connection: the caller drops both sockets.
+/// An error means that one side is gone, not just done: the caller drops both sockets, which tells the other as a direct connection would.
 pub(crate) async fn relay(a: &Stream, b: &Stream, pipes: &Pool) -> io::Result<(u64, u64)> {
     tokio::try_join!(one_way(a, b, pipes), one_way(b, a, pipes))
 }
@@ -80,6 +81,10 @@ async fn one_way(from: &Stream, to: &Stream, pipes: &Pool) -> io::Result<u64> {
         total += length as u64;
         streak = if length >= LARGE { streak + 1 } else { 0 };
     };
+    if matches!(end, Step::End) && hung_up(from.get_ref()) {
+        // Not a half-close: nobody is there to read what the other side may still say.
+        return Err(io::ErrorKind::ConnectionReset.into());
+    }
     // Both fail only on a socket that is closed already.
     let _ = match end {
         Step::Closed => shutdown(from.get_ref(), Shutdown::Read),
@@ -149,6 +154,13 @@ async fn spliced(from: &Stream, to: &Stream, pipe: &mut Lease<'_>, total: &mut u
         }
         *total += length as u64;
     }
+}
+
+/// True when the other end has closed both ways, or is gone.
+pub(crate) fn hung_up(socket: &OwnedFd) -> bool {
+    let mut socket = [PollFd::new(socket, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut socket, Some(&now)).is_ok() && socket[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
 }
 
 fn is_closed(error: &io::Error) -> bool {

@@ -188,7 +188,7 @@ impl Berth {
             root: 0,
             connections: TaskTracker::new(),
         });
-        let log = console::Log::new(handed.console, handed.older_console)?;
+        let log = console::Log::new(handed.console, handed.older_console);
         let (user, control_listener) = (watch_socket(handed.user)?, watch_socket(handed.control)?);
         let upstreams = Arc::new(dns::Upstreams::new(dns, dns::host_file()));
 
@@ -222,6 +222,7 @@ impl Berth {
 
 fn write_record(mut file: File, status: &str, asked: bool) -> io::Result<()> {
     let record = ExitRecord { status: status.to_owned(), asked, at: now_ms() };
+    file.set_len(0)?;
     file.write_all(&serde_json::to_vec(&record)?)?;
     file.sync_all()
 }

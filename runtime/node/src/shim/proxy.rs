@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     answer::Answer,
-    copy::{Stream, relay},
+    copy::{Stream, hung_up, relay},
     inner::{Inner, Unreachable},
     pipe::Pool,
     state::{Engine, State},
@@ -109,7 +109,7 @@ impl Proxy {
         let Ok(client) = watch_socket(client) else { return };
         let refusal = match self.admit(&client) {
             Err(answer) => answer,
-            Ok(_place) => match self.reach().await {
+            Ok(_place) => match self.reach(&client).await {
                 Err(answer) => answer,
                 // An error is a reset by one side, and dropping both sockets passes it on.
                 Ok(inner) => return drop(relay(&client, &inner, &self.pipes).await),
@@ -143,7 +143,7 @@ impl Proxy {
     }
 
     /// A connection to the inner Docker, waited for while it starts.
-    async fn reach(&self) -> Result<Stream, Answer> {
+    async fn reach(&self, client: &Stream) -> Result<Stream, Answer> {
         let began = Instant::now();
         let mut engine = self.state.watch_engine();
         let mut stop = self.state.watch_stop();
@@ -172,7 +172,7 @@ impl Proxy {
                     (self.hold.starting, format!("Docker in this berth did not start within {} s", self.hold.starting.as_secs()))
                 }
             };
-            if began.elapsed() >= patience {
+            if began.elapsed() >= patience || hung_up(client.get_ref()) {
                 return Err(Answer::new(503, format!("{why}; see `berth logs`, or start afresh with `berth restart`")));
             }
             tokio::select! {

@@ -138,6 +138,32 @@ async fn x03_a_receiver_that_closed_makes_the_senders_write_fail() {
 }
 
 #[tokio::test]
+async fn x10_a_client_that_is_gone_frees_its_place_whatever_docker_does() {
+    let rig = Rig::new(|_| {});
+    let held = rig.client().await;
+    while rig.proxy.open() == 0 {
+        sleep(Duration::from_millis(5)).await;
+    }
+    drop(held);
+    timeout(SOON, async {
+        while rig.proxy.open() > 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .expect("a place held for nobody");
+
+    let inner = rig.inner();
+    let mut client = rig.client().await;
+    let (mut silent, _) = inner.accept().await.unwrap();
+    client.write_all(b"attach").await.unwrap();
+    drop(client);
+    assert_eq!(read_all(&mut silent).await, b"attach");
+    assert!(silent.write_all(b"too late").await.is_err());
+    assert_eq!(rig.proxy.open(), 0);
+}
+
+#[tokio::test]
 async fn x06_a_client_that_never_reads_holds_the_sender_back() {
     let rig = Rig::new(|_| {});
     let inner = rig.inner();
