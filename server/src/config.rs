@@ -53,6 +53,9 @@ impl Default for Policy {
     }
 }
 
+/// sun_path holds 107 bytes; four of them are for the name under which a new socket is made.
+const MAX_SOCKET_PATH: usize = 103;
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot read {}", path.display())]
@@ -97,8 +100,8 @@ impl Config {
         }
         for (key, path) in [("api_socket", &self.api_socket), ("node_socket", &self.node_socket)] {
             let length = path.as_os_str().len();
-            if length > 107 {
-                problems.push(format!("{key} has {length} bytes, a socket's path holds 107"));
+            if length > MAX_SOCKET_PATH {
+                problems.push(format!("{key} has {length} bytes, the most is {MAX_SOCKET_PATH}"));
             }
         }
         let url = &self.database.url;

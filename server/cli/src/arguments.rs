@@ -23,6 +23,7 @@ pub(crate) struct Arguments {
         env = "BERTH_SOCKET",
         default_value = "/run/berth/api.sock",
         hide_default_value = true,
+        hide_env_values = true,
         value_name = "PATH"
     )]
     pub socket: PathBuf,
@@ -71,6 +72,7 @@ pub(crate) struct ChangeArguments {
 pub(crate) enum Command {
     /// Give a host user a berth
     Assign {
+        /// Name of the host account
         user: String,
         /// Quota set to start from [default: default]
         #[arg(long, value_name = "NAME")]
@@ -94,9 +96,13 @@ pub(crate) enum Command {
     #[command(visible_alias = "ls")]
     List,
     /// Show a berth; your own unless you name a user
-    Show { user: Option<String> },
+    Show {
+        /// Name of the host account [default: yours]
+        user: Option<String>,
+    },
     /// Change the limits of a berth; a running one takes them on at once
     Set {
+        /// Name of the host account
         user: String,
         /// Another quota set
         #[arg(long, value_name = "NAME")]
@@ -106,6 +112,7 @@ pub(crate) enum Command {
     },
     /// Start a berth
     Start {
+        /// Name of the host account [default: yours]
         user: Option<String>,
         /// Do not wait until it is done
         #[arg(long)]
@@ -113,6 +120,7 @@ pub(crate) enum Command {
     },
     /// Stop a berth; it starts again on its user's next connection
     Stop {
+        /// Name of the host account [default: yours]
         user: Option<String>,
         /// Do not wait until it is done
         #[arg(long)]
@@ -120,6 +128,7 @@ pub(crate) enum Command {
     },
     /// Stop a berth and start it again
     Restart {
+        /// Name of the host account [default: yours]
         user: Option<String>,
         /// Do not wait until it is done
         #[arg(long)]
@@ -128,6 +137,7 @@ pub(crate) enum Command {
     /// Delete a berth with everything in it
     #[command(visible_alias = "rm")]
     Delete {
+        /// Name of the host account
         user: String,
         /// Do not ask
         #[arg(long, short)]
@@ -138,6 +148,7 @@ pub(crate) enum Command {
     },
     /// Run a command inside a berth
     Exec {
+        /// Name of the host account
         user: String,
         /// Pass standard input on
         #[arg(short, long)]
@@ -154,13 +165,18 @@ pub(crate) enum Command {
         /// Start in this directory
         #[arg(short = 'w', long, value_name = "DIR")]
         workdir: Option<String>,
+        /// The command and its arguments
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
         argv: Vec<String>,
     },
     /// Open a shell in a berth; your own unless you name a user
-    Shell { user: Option<String> },
+    Shell {
+        /// Name of the host account [default: yours]
+        user: Option<String>,
+    },
     /// Show what a berth's first process and Docker daemon say
     Logs {
+        /// Name of the host account [default: yours]
         user: Option<String>,
         /// Go on with what comes
         #[arg(short, long)]
@@ -179,6 +195,7 @@ pub(crate) enum Command {
     Status,
     /// Print what makes a Docker client use the berth: eval "$(berth env)"
     Env {
+        /// Name of the host account [default: yours]
         user: Option<String>,
         /// Syntax of the answer
         #[arg(long, value_enum, default_value_t = Shell::Sh)]

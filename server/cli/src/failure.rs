@@ -4,6 +4,8 @@ use std::io;
 
 use berth_api::{Operation, Problem, client};
 
+use crate::output::printable;
+
 pub(crate) struct Failure {
     problem: Problem,
     code: u8,
@@ -53,11 +55,6 @@ impl Failure {
             eprintln!("request: {id}");
         }
     }
-}
-
-/// Without characters that a terminal would act on.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
 }
 
 impl From<Problem> for Failure {

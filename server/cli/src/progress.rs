@@ -2,16 +2,22 @@
 
 use std::{
     io::{self, IsTerminal},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use berth_api::{Accepted, Operation, OperationState, client::Client};
+use berth_api::{
+    Accepted, Operation, OperationState,
+    client::{Client, Error},
+};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::failure::Failure;
 
 /// One long poll; the connection is made anew after each.
 const POLL: Duration = Duration::from_secs(30);
+/// How long a service that has gone is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(300);
 
 /// How the wait is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,12 +48,23 @@ pub(crate) async fn follow(client: &Client, accepted: Accepted, show: Show) -> R
         }
         let step = if operation.step.is_empty() { "waiting" } else { &operation.step };
         bar.set_message(format!("{}: {step}", operation.subject));
-        operation = client.wait(operation.id, POLL, Some(operation.revision)).await?;
+        operation = next(client, &operation).await?;
     }
     bar.finish_and_clear();
     match operation.state {
         OperationState::Succeeded => Ok(operation),
         _ => Err(Failure::operation(operation)),
+    }
+}
+
+/// The operation after its next change; a service that is being restarted is waited for, since operations survive that.
+async fn next(client: &Client, operation: &Operation) -> Result<Operation, Failure> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match client.wait(operation.id, POLL, Some(operation.revision)).await {
+            Err(Error::Connect { .. } | Error::Connection(_)) if Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
+            result => return Ok(result?),
+        }
     }
 }
 

@@ -174,6 +174,35 @@ async fn exec_passes_input_output_and_status_on() {
     assert_eq!(berth.run(&["logs", "alice", "--tail", "5"]).await.ok(), "tail Some(\"5\") follow Some(\"false\")\n");
 }
 
+/// `script` of util-linux gives the program a terminal.
+#[tokio::test]
+async fn a_terminal_is_passed_on_with_its_size_and_left_as_it_was() {
+    let server = Server::start().await;
+    let socket = server.listen_as(ROOT);
+    Berth(socket.clone()).run(&["assign", "alice"]).await.ok();
+    let line = format!(
+        "stty cols 91 rows 31; before=$(stty -g); {} exec -t alice size; echo; echo $?; test \"$before\" = \"$(stty -g)\" && echo same",
+        env!("CARGO_BIN_EXE_berth")
+    );
+    let mut script = Command::new("script");
+    script.args(["-qefc", &line, "/dev/null"]).env("BERTH_SOCKET", &socket).stdin(Stdio::null());
+    let output = script.output().await.unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("true Some((91, 31))") && text.contains("same"), "{text}");
+}
+
+#[tokio::test]
+async fn a_wait_outlasts_a_node_that_is_away() {
+    let mut server = Server::start().await;
+    let socket = server.listen_as(ROOT);
+    Berth(socket.clone()).run(&["assign", "alice"]).await.ok();
+    server.stop_node().await;
+    let waiting = tokio::spawn(async move { Berth(socket).run(&["stop", "alice"]).await });
+    server.until("/api/v1/operations?limit=1", |page| page["items"][0]["kind"] == "berth_stop").await;
+    server.start_node();
+    assert_eq!(waiting.await.unwrap().ok(), "The berth of alice is stopped.\n");
+}
+
 #[tokio::test]
 async fn images_and_profiles() {
     let server = Server::start().await;

@@ -27,14 +27,16 @@ const MOST: u32 = 1_024;
 const HEAD: Duration = Duration::from_secs(10);
 const MAX_HEAD: usize = 64 * 1024;
 
-/// Binds the socket anew; everybody may connect.
+/// Binds the socket beside its place and moves it there, so that a client never finds none; everybody may connect.
 pub fn listen(path: &Path) -> io::Result<UnixListener> {
-    match fs::remove_file(path) {
+    let fresh = path.with_added_extension("new");
+    match fs::remove_file(&fresh) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+    let listener = UnixListener::bind(&fresh)?;
+    fs::set_permissions(&fresh, fs::Permissions::from_mode(0o666))?;
+    fs::rename(&fresh, path)?;
     Ok(listener)
 }
 

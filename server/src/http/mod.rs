@@ -31,7 +31,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use listener::{PeerUid, listen, serve};
 
-use crate::service::Service;
+use crate::{lifecycle::Lifecycle, service::Service};
 use identity::Identity;
 
 /// What handlers hold.
@@ -42,11 +42,13 @@ pub struct Api {
     /// Exec streams live here after their request has been answered.
     tasks: TaskTracker,
     hard: CancellationToken,
+    /// Ends long polls.
+    soft: CancellationToken,
 }
 
 impl Api {
-    pub fn new(service: Arc<Service>, tasks: TaskTracker, hard: CancellationToken) -> Self {
-        Self { service, identity: Arc::default(), tasks, hard }
+    pub fn new(service: Arc<Service>, life: &Lifecycle) -> Self {
+        Self { service, identity: Arc::default(), tasks: life.tasks.clone(), hard: life.hard.clone(), soft: life.soft.clone() }
     }
 }
 
@@ -149,6 +151,27 @@ mod tests {
                     "{method} {path}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn every_reference_in_the_document_resolves() {
+        fn references(value: &serde_json::Value, found: &mut BTreeSet<String>) {
+            match value {
+                serde_json::Value::Object(map) => {
+                    found.extend(map.get("$ref").and_then(|target| target.as_str()).map(str::to_owned));
+                    map.values().for_each(|value| references(value, found));
+                }
+                serde_json::Value::Array(list) => list.iter().for_each(|value| references(value, found)),
+                _ => {}
+            }
+        }
+        let document = serde_json::to_value(openapi()).unwrap();
+        let mut found = BTreeSet::new();
+        references(&document, &mut found);
+        assert!(found.contains("#/components/schemas/Problem"), "{found:?}");
+        for target in found {
+            assert!(document.pointer(target.trim_start_matches('#')).is_some(), "{target} points nowhere");
         }
     }
 

@@ -59,5 +59,11 @@ pub(super) async fn wait_operation(
     Query(query): Query<WaitQuery>,
 ) -> Result<Answer<Operation>, Error> {
     let timeout = Duration::from_secs(query.timeout.unwrap_or(DEFAULT).min(MOST));
-    Ok(Answer(convert::operation(api.service.wait(&caller, OperationId(id), timeout, query.revision).await?)))
+    let wait = api.service.wait(&caller, OperationId(id), timeout, query.revision);
+    let operation = match api.soft.run_until_cancelled(wait).await {
+        Some(operation) => operation?,
+        // The server is about to end: whoever waits asks its successor.
+        None => api.service.operation(&caller, OperationId(id)).await?,
+    };
+    Ok(Answer(convert::operation(operation)))
 }

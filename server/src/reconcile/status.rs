@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::Reconciler;
 use crate::{
     chain,
-    domain::{State, Status},
+    domain::{BerthId, State, Status},
     node_client, store,
 };
 
@@ -58,7 +58,7 @@ async fn stream(reconciler: &Reconciler) -> Result<(), Error> {
     loop {
         tokio::select! {
             status = statuses.next() => match status {
-                Some(status) => keep(reconciler, &status?).await?,
+                Some(status) => keep(reconciler, &[status?]).await?,
                 None => return Ok(()),
             },
             () = tokio::time::sleep_until(next_look) => {
@@ -72,41 +72,46 @@ async fn stream(reconciler: &Reconciler) -> Result<(), Error> {
 /// Compares all that the node holds with what is stored.
 async fn look(reconciler: &Reconciler) -> Result<(), Error> {
     let statuses = reconciler.node.berths().await?;
+    keep(reconciler, &statuses).await?;
     let mut reader = reconciler.store.reader().await?;
     let known = store::berths::observed(&mut reader).await?;
     drop(reader);
-    for status in &statuses {
-        keep(reconciler, status).await?;
+    // What is being worked on right now is seen by its own task.
+    let lost = |id: &BerthId| !reconciler.slots.is_running(id.0) && !statuses.iter().any(|status| status.id == *id);
+    let lost: Vec<_> = known.into_iter().filter(lost).collect();
+    if lost.is_empty() {
+        return Ok(());
     }
-    let mut lost = false;
-    for id in known {
-        // What is being worked on right now is seen by its own task.
-        if !reconciler.slots.is_running(id.0) && !statuses.iter().any(|status| status.id == id) {
-            let mut tx = reconciler.store.begin().await?;
-            store::berths::forget_status(&mut tx, id, reconciler.clock.now()).await?;
-            reconciler.store.commit(tx).await?;
-            lost = true;
-        }
+    let mut tx = reconciler.store.begin().await?;
+    for id in lost {
+        store::berths::forget_status(&mut tx, id, reconciler.clock.now()).await?;
     }
-    if lost {
-        reconciler.store.announce();
-    }
+    reconciler.store.commit(tx).await?;
+    reconciler.store.announce();
     Ok(())
 }
 
-async fn keep(reconciler: &Reconciler, status: &Status) -> Result<(), store::Error> {
+/// Writes what is new in one transaction; most of what the node says is known already.
+async fn keep(reconciler: &Reconciler, statuses: &[Status]) -> Result<(), store::Error> {
     let mut reader = reconciler.store.reader().await?;
-    match store::berths::by_id(&mut reader, status.id).await? {
-        // Most of what the stream says is known already; then nothing is written.
-        Some(berth) if berth.status.as_ref() != Some(status) => drop(reader),
-        _ => return Ok(()),
+    let mut fresh = Vec::new();
+    for status in statuses {
+        if store::berths::by_id(&mut reader, status.id).await?.is_some_and(|berth| berth.status.as_ref() != Some(status)) {
+            fresh.push(status);
+        }
+    }
+    drop(reader);
+    if fresh.is_empty() {
+        return Ok(());
     }
     let now = reconciler.clock.now();
     let mut tx = reconciler.store.begin().await?;
-    store::berths::observe(&mut tx, status, now).await?;
-    if let Some(step) = step(status) {
-        for operation in store::operations::unfinished(&mut tx, status.id).await? {
-            store::operations::set_step(&mut tx, operation.id, step, now).await?;
+    for status in fresh {
+        store::berths::observe(&mut tx, status, now).await?;
+        if let Some(step) = step(status) {
+            for operation in store::operations::unfinished(&mut tx, status.id).await? {
+                store::operations::set_step(&mut tx, operation.id, step, now).await?;
+            }
         }
     }
     reconciler.store.commit(tx).await

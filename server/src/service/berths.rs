@@ -7,7 +7,7 @@ use crate::{
     authz::{self, Access, Operation as Op},
     domain::{
         AuditEntry, Berth, BerthId, Caller, Clock, HostUser, ImageRef, Kind, Operation, OperationId, OperationState, OwnLimits, Parameters,
-        Problem, ProfileName, Refusal, UserId, UserName, Wanted, Warning,
+        Problem, Profile, ProfileName, Refusal, UserId, UserName, Wanted, Warning,
     },
     store::{self, Transaction, berths::NewBerth},
 };
@@ -76,10 +76,10 @@ impl Service {
     pub async fn assign_berth(&self, caller: &Caller, request: AssignBerth) -> Result<Accepted, Error> {
         authorise(caller, Op::CreateBerth)?;
         let user: UserName = name("user", &request.user)?;
-        let profile: ProfileName = name("profile", request.profile.as_deref().unwrap_or(DEFAULT_PROFILE))?;
+        let profile_name: ProfileName = name("profile", request.profile.as_deref().unwrap_or(DEFAULT_PROFILE))?;
         let image = request.image.as_deref().map(|text| name::<ImageRef>("image", text)).transpose()?;
         let mut reader = self.store.reader().await?;
-        let profile = store::profiles::by_name(&mut reader, &profile).await?.ok_or_else(|| not_found("profile", profile.as_str()))?;
+        let profile = find_profile(&mut reader, &profile_name).await?;
         quota::check_limits(request.own.over(profile.limits))?;
         let default = store::settings::get(&mut reader, store::settings::DEFAULT_IMAGE).await?;
         drop(reader);
@@ -96,7 +96,9 @@ impl Service {
                 .hint(format!("berth show {user}; to change its limits: berth set {user} …"))
                 .into());
         }
-        // Everything that was looked up outside of the transaction is checked by its key: a profile that went meanwhile fails here.
+        // Read again: it may have changed or gone since.
+        let profile = find_profile(&mut tx, &profile_name).await?;
+        quota::check_limits(request.own.over(profile.limits))?;
         let before = store::berths::sums(&mut tx).await?;
         let user_id = UserId(self.clock.id());
         store::users::insert(&mut tx, user_id, &user, account.uid, now).await?;
@@ -129,7 +131,7 @@ impl Service {
         let mut tx = self.store.begin().await?;
         let berth = changeable(&mut tx, caller, Op::ChangeBerth, user).await?;
         let profile_id = match profile {
-            Some(profile) => store::profiles::by_name(&mut tx, &profile).await?.ok_or_else(|| not_found("profile", profile.as_str()))?.id,
+            Some(profile) => find_profile(&mut tx, &profile).await?.id,
             None => berth.profile_id,
         };
         let own = OwnLimits {
@@ -258,6 +260,10 @@ async fn changeable(connection: &mut store::Connection, caller: &Caller, operati
             .into()),
         _ => Ok(berth),
     }
+}
+
+async fn find_profile(connection: &mut store::Connection, profile: &ProfileName) -> Result<Profile, Error> {
+    store::profiles::by_name(connection, profile).await?.ok_or_else(|| not_found("profile", profile.as_str()))
 }
 
 fn check_account(user: &UserName, account: &HostUser, allow_system: bool) -> Result<(), Error> {

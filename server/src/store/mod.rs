@@ -213,4 +213,43 @@ pub(crate) mod tests {
         };
         assert_eq!(names("sqlite"), names("postgres"));
     }
+
+    #[tokio::test]
+    async fn old_rows_go_and_what_is_unfinished_stays() {
+        use crate::domain::{AuditEntry, Clock, Kind, Operation, OperationId, OperationState, Parameters};
+        let (_directory, store) = scratch().await;
+        let clock = Clock { now: || 1_000, id: uuid::Uuid::now_v7 };
+        let operation = |number| Operation {
+            id: OperationId(uuid::Uuid::from_u128(number)),
+            kind: Kind::ImageBuild,
+            subject: "default".to_owned(),
+            berth_id: None,
+            generation: None,
+            parameters: Parameters::None,
+            state: OperationState::Pending,
+            step: String::new(),
+            log: Vec::new(),
+            log_lines: 0,
+            result: None,
+            problem: None,
+            revision: 0,
+            actor: "root".to_owned(),
+            created_at: 1_000,
+            updated_at: 1_000,
+            finished_at: None,
+        };
+        let mut tx = store.begin().await.unwrap();
+        for number in [1, 2] {
+            operations::insert(&mut tx, &operation(number)).await.unwrap();
+        }
+        operations::finish(&mut tx, operation(1).id, OperationState::Succeeded, Some("sha256:00"), None, 1_000).await.unwrap();
+        // What has ended stays ended.
+        operations::finish(&mut tx, operation(1).id, OperationState::Failed, None, None, 2_000).await.unwrap();
+        assert_eq!(operations::by_id(&mut tx, operation(1).id).await.unwrap().unwrap().state, OperationState::Succeeded);
+        let entry = AuditEntry { action: "build_image", subject: "default", details: serde_json::json!({}), operation: None };
+        audit::insert(&mut tx, &clock, None, entry).await.unwrap();
+        assert_eq!((operations::prune(&mut tx, 1_000).await.unwrap(), audit::prune(&mut tx, 1_000, 10).await.unwrap()), (0, 0));
+        assert_eq!((operations::prune(&mut tx, 1_001).await.unwrap(), audit::prune(&mut tx, 1_001, 10).await.unwrap()), (1, 1));
+        assert_eq!(operations::unfinished_images(&mut tx).await.unwrap().len(), 1);
+    }
 }

@@ -10,7 +10,7 @@ use crate::{
     Outcome,
     arguments::{ChangeArguments, LimitArguments, Shell},
     failure::Failure,
-    output::{self, Rows},
+    output::{self, Rows, printable},
     progress::{self, Show},
     units,
 };
@@ -260,7 +260,12 @@ async fn settle(context: &Context, accepted: Accepted, wait: bool) -> Result<Opt
 
 fn conditions(berth: &Berth) -> Result<(), Failure> {
     for condition in &berth.conditions {
-        output::line(&format!("{}: {} (for {})", condition.kind, condition.message, units::age(condition.since, units::now())))?;
+        output::line(&format!(
+            "{}: {} (for {})",
+            condition.kind,
+            printable(&condition.message),
+            units::age(condition.since, units::now())
+        ))?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use berth_api::CheckLevel;
 use super::Context;
 use crate::{
     Outcome,
-    output::{self, Rows},
+    output::{self, Rows, printable},
 };
 
 pub(super) async fn doctor(context: &Context) -> Outcome {
@@ -22,9 +22,9 @@ pub(super) async fn doctor(context: &Context) -> Outcome {
             CheckLevel::Warning => "warning",
             CheckLevel::Failed => "failed",
         };
-        rows.push([check.name.as_str().into(), output::word(level), check.detail.as_str().into()]);
+        rows.push([printable(&check.name).into(), output::word(level), printable(&check.detail).into()]);
         if let (CheckLevel::Warning | CheckLevel::Failed, Some(fix)) = (check.level, &check.fix) {
-            rows.push(["", "fix:", fix]);
+            rows.push([String::new(), "fix:".to_owned(), printable(fix)]);
         }
     }
     rows.show()?;
