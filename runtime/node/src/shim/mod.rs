@@ -78,6 +78,8 @@ struct Handed {
 
 /// The whole life of a shim.
 pub fn run() -> ExitCode {
+    // Out of the node's session: a terminal that closes, or its Ctrl-C, is for the daemon. Fails where it leads one already.
+    let _ = rustix::process::setsid();
     let (node, start, handed) = match receive_start() {
         Ok(received) => received,
         Err(error) => {

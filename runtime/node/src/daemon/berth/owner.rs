@@ -214,8 +214,9 @@ impl Owner {
         let mut status = resting(&self.node.host, &self.record);
         status.conditions.clone_from(&self.conditions);
         if self.record.limits.disk_bytes != self.record.disk_bytes {
+            let (made, wanted) = (self.record.disk_bytes, self.record.limits.disk_bytes);
             let message =
-                format!("the disk has {} bytes; {} take effect at a later start", self.record.disk_bytes, self.record.limits.disk_bytes);
+                format!("the disk has {made} bytes; the {wanted} wanted are noted, and wait for a start that can change its size");
             set_condition(&mut status.conditions, "PendingRestart", message);
         }
         status.state = match &self.life {

@@ -230,7 +230,8 @@ impl Owner {
             return Ok(());
         }
         let why = self.conditions.iter().find(|c| c.kind == "SocketFailed").map(|c| c.message.clone()).unwrap_or_default();
-        Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "socket_failed", format!("the berth of {}: {why}", self.record.user)).hint("berth doctor"))
+        Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "socket_failed", format!("the berth of {}: {why}", self.record.user))
+            .hint("berth doctor"))
     }
 
     /// Writes down what is to become of the berth when the node starts.

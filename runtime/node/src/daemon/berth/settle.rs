@@ -41,9 +41,7 @@ impl Owner {
         let record = self.record.clone();
         match self.blocking(move |host| Listener::bind(&host.layout, &record)).await {
             Ok(listener) => self.rest(listener),
-            Err(error) => {
-                self.condition("SocketFailed", format!("no socket for the user: {}", chain(&error)))
-            }
+            Err(error) => self.condition("SocketFailed", format!("no socket for the user: {}", chain(&error))),
         }
     }
 
