@@ -2,7 +2,11 @@
 
 mod allocator;
 
-use std::{fs, os::fd::OwnedFd};
+use std::{
+    fs,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
 
 use berth_sys::process::{CLONE_NEWUSER, Side, clone_process};
 use nix::{
@@ -11,6 +15,10 @@ use nix::{
         wait::waitpid,
     },
     unistd::Pid,
+};
+use rustix::{
+    fs::CWD,
+    mount::{OpenTreeFlags, open_tree},
 };
 
 pub use allocator::{Allocator, Range};
@@ -46,4 +54,12 @@ pub fn namespace(base: u32) -> Result<OwnedFd> {
             made
         }
     }
+}
+
+/// Tries whether the file system under `dir` takes an id map, on a clone of its mount that nobody sees. The caller is single-threaded host root.
+pub fn try_on(dir: &Path, base: u32) -> Result<()> {
+    let userns = namespace(base)?;
+    let clone =
+        open_tree(CWD, dir, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC).step("clone the mount of", dir.display())?;
+    berth_sys::mount::set_attributes(clone.as_fd(), 0, Some(userns.as_fd())).step("id-map", dir.display())
 }

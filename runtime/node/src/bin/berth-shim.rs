@@ -7,6 +7,8 @@ fn main() -> ExitCode {
     match env::args().nth(1).as_deref() {
         Some("stage") => berth_runtime::container::stage(),
         Some("enter") => berth_runtime::container::enter(),
+        // For the doctor, which has threads.
+        Some("try-idmap") => try_idmap(),
         None => {
             // Standard error may be a pipe that nobody reads any more: that is no reason to fail, let alone to end.
             tracing_subscriber::fmt().with_ansi(false).with_target(false).log_internal_errors(false).with_writer(io::stderr).init();
@@ -15,6 +17,19 @@ fn main() -> ExitCode {
         Some(other) => {
             eprintln!("berth-shim: unknown argument {other}; berth-node starts this program, see `berth --help` for what people type");
             ExitCode::from(64)
+        }
+    }
+}
+
+/// `try-idmap DIRECTORY BASE`
+fn try_idmap() -> ExitCode {
+    let mut arguments = env::args().skip(2);
+    let (Some(dir), Some(base)) = (arguments.next(), arguments.next().and_then(|b| b.parse().ok())) else { return ExitCode::from(64) };
+    match berth_runtime::idmap::try_on(dir.as_ref(), base) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}", berth_runtime::error::chain(&error));
+            ExitCode::FAILURE
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use berth_protocol::Check;
 use berth_runtime::error::chain;
 
-use super::{Scratch, failed, first_line, ok, warning};
+use super::{Scratch, failed, first_line, ok};
 use crate::daemon::host::Host;
 
 pub(super) fn checks(host: &Host) -> Vec<Check> {
@@ -73,24 +73,16 @@ fn overlay(host: &Host) -> Check {
     }
 }
 
-/// Known from the kernel's and the file system's kind: only a single-threaded child could try it.
+/// In a process of its own: only a single-threaded one may make the user namespace.
 fn id_mapped(host: &Host) -> Check {
-    const EXT: u64 = 0xEF53;
-    const XFS: u64 = 0x5846_5342;
-    const BTRFS: u64 = 0x9123_683E;
-    const TMPFS: u64 = 0x0102_1994;
     let images = host.layout.images();
-    match rustix::fs::statfs(&images) {
-        Ok(found) if [EXT, XFS, BTRFS, TMPFS].contains(&(found.f_type as u64)) => {
-            ok("id-mapped mounts", "the images' file system knows them")
-        }
-        Ok(found) => warning(
-            "id-mapped mounts",
-            format!("{} is on a file system of type {:#x}, which may not know them", images.display(), found.f_type),
-            "put state_dir on ext4, XFS or btrfs",
-        ),
-        Err(error) => failed("id-mapped mounts", format!("{}: {error}", images.display()), "look at state_dir in node.toml"),
-    }
+    let tried = Command::new(host.layout.shim_program()).arg("try-idmap").arg(&images).arg(host.config.ids.first.to_string()).output();
+    let why = match tried {
+        Ok(output) if output.status.success() => return ok("id-mapped mounts", format!("{} takes an id map", images.display())),
+        Ok(output) => first_line(&output.stderr),
+        Err(error) => format!("{}: {error}", host.layout.shim_program().display()),
+    };
+    failed("id-mapped mounts", why, "put state_dir on ext4, XFS or btrfs, under Linux 5.19 or later")
 }
 
 /// The controllers, and what tracking and killing go by.
