@@ -52,6 +52,7 @@ impl Control {
     /// Accepts connections for ever.
     pub(crate) async fn serve(self: Arc<Self>, listener: Stream) {
         let places = Arc::new(Semaphore::new(MOST));
+        let mut told = false;
         loop {
             let Ok(mut ready) = listener.readable().await else { return };
             let accepted = ready.try_io(|listener| Ok(accept_with(listener.get_ref(), SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?));
@@ -67,7 +68,9 @@ impl Control {
                 }
                 Ok(Ok(_)) | Err(_) => {}
                 Ok(Err(error)) => {
-                    tracing::warn!(%error, "cannot accept on the control socket");
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(%error, "cannot accept on the control socket for now");
+                    }
                     sleep(Duration::from_millis(100)).await;
                 }
             }

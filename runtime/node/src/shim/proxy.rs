@@ -87,6 +87,7 @@ impl Proxy {
     /// Accepts until a stop is wanted. Whoever connects then waits in the queue of the socket, which outlives the shim.
     pub(crate) async fn serve(self: Arc<Self>, listener: Stream) {
         let mut stop = self.state.watch_stop();
+        let mut told = false;
         loop {
             consume_budget().await;
             let accepted = tokio::select! {
@@ -98,7 +99,10 @@ impl Proxy {
                 Ok(client) => drop(self.connections.spawn(Arc::clone(&self).connection(client))),
                 // The client is gone, or nothing can be opened just now: the queue keeps the others meanwhile.
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept on the user's socket");
+                    // Once: the log is bounded by what PID 1 prints, not by what is printed here.
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(%error, "cannot accept on the user's socket for now");
+                    }
                     sleep(Duration::from_millis(100)).await;
                 }
             }
