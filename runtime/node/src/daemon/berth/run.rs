@@ -19,7 +19,7 @@ use crate::{
     daemon::{
         channel::Channel,
         host::now_ms,
-        listener::Listener,
+        listener::{Listener, gone},
         record::{Intent, LastExit, Record},
         refusal::Refusal,
     },
@@ -90,6 +90,7 @@ impl Owner {
             }
             Err(reason) => {
                 self.sweep().await;
+                self.exit_record().await;
                 self.condition("StartFailed", reason.clone());
                 self.back_off.failed(&reason);
                 listener.refuse_waiting(&self.sorry(&reason));
@@ -203,7 +204,8 @@ impl Owner {
         }
         drop(running.channel);
         let swept = self.sweep().await;
-        self.note_exit(running.exited.unwrap_or_else(|| "it was killed".into())).await;
+        let left = self.exit_record().await.map(|r| r.status);
+        self.note_exit(running.exited.or(left).unwrap_or_else(|| "it was killed".into())).await;
         self.rest(running.listener);
         match swept {
             true => Ok(()),
@@ -273,13 +275,20 @@ impl Owner {
         }
     }
 
-    async fn exit_record(&self) -> Option<ExitRecord> {
+    /// What a shim wrote when it ended, read once: of a run that is over, only its logs stay.
+    pub(super) async fn exit_record(&self) -> Option<ExitRecord> {
         let id = self.record.id;
-        let bytes = self.blocking(move |host| fs::read(host.layout.exit_record(id))).await.ok()?;
-        serde_json::from_slice(&bytes).ok()
+        let bytes = self.blocking(move |host| {
+            let bytes = fs::read(host.layout.exit_record(id));
+            if let Err(error) = gone(fs::remove_dir_all(host.layout.shim_dir(id))) {
+                tracing::warn!(%id, %error, "the directory of a shim stays until the next start");
+            }
+            bytes
+        });
+        serde_json::from_slice(&bytes.await.ok()?).ok()
     }
 
-    async fn note_exit(&mut self, status: String) {
+    pub(super) async fn note_exit(&mut self, status: String) {
         let record = Record { last_exit: Some(LastExit { at: now_ms(), status }), ..self.record.clone() };
         let saved = record.clone();
         match self.blocking(move |host| host.records.save(&saved)).await {

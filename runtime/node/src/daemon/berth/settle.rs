@@ -31,6 +31,9 @@ impl Owner {
                 Err(why) => {
                     tracing::debug!(user = self.record.user, why, "does not run");
                     self.sweep().await;
+                    if let Some(exit) = self.exit_record().await {
+                        self.note_exit(exit.status).await;
+                    }
                     self.wait_for_connections().await;
                 }
             },
