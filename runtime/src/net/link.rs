@@ -21,6 +21,8 @@ use crate::error::{Error, Result, Step};
 
 /// Name of the link inside.
 const INNER: &str = "eth0";
+/// Device group of every host end, whatever the instance: one instance's table must not drop what another's berths send.
+pub(super) const GROUP: u32 = 0x6265_7274;
 
 /// Makes the pair, the far end at once in the network namespace of process `pid`, and routes the berth's address to it.
 ///
@@ -31,6 +33,7 @@ pub fn create(link: &Link, pid: u32) -> Result<()> {
         .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
         .name(&link.name)
         .address(HOST_MAC.to_vec())
+        .append_extra_attribute(LinkAttribute::Group(GROUP))
         .arp(false)
         .multicast(false);
     netlink(|handle| async move {

@@ -7,6 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use super::link;
 use crate::error::{Error, Result, Step};
 
 /// Names that differ between two instances on one host.
@@ -79,7 +80,10 @@ impl Table {
     fn text(&self) -> String {
         let Table { name, link_prefix, pool, forwarding_is_ours } = self;
         let links = format!("\"{link_prefix}*\"");
-        let foreign = if *forwarding_is_ours { "drop comment \"forwarding is on for berths only\"" } else { "accept" };
+        let foreign = match forwarding_is_ours {
+            true => format!("iifgroup != {} drop comment \"forwarding is on for berths only\"", link::GROUP),
+            false => String::new(),
+        };
         format!(
             r#"add table inet {name}
 delete table inet {name}
