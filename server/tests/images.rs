@@ -1,5 +1,7 @@
 //! Images, profiles and streams through the API, over a stand-in for the node.
 
+#![forbid(unsafe_code)]
+
 mod support;
 
 use std::time::Duration;

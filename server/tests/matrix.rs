@@ -1,5 +1,7 @@
 //! Every operation of the OpenAPI document, as nobody, as another user and as root: what a caller may not see does not exist for him.
 
+#![forbid(unsafe_code)]
+
 mod support;
 
 use axum::{body::Body, http::Request};

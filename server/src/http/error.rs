@@ -10,7 +10,7 @@ use super::middleware::request_id;
 use crate::{
     chain,
     domain::{Problem, Refusal},
-    service, store,
+    service,
 };
 
 /// A problem; its `code` says which.
@@ -50,36 +50,11 @@ impl From<Problem> for Error {
 
 impl From<service::Error> for Error {
     fn from(error: service::Error) -> Self {
-        match error {
-            service::Error::Refused(problem) => problem.into(),
-            service::Error::Node(error) => {
-                tracing::warn!(error = chain(&error), "the node did not do its part");
-                error.problem().into()
-            }
-            service::Error::Store(store::Error::Exists { what }) => {
-                Problem::new(Refusal::Conflict, "exists", format!("cannot {what}: one of this name exists")).into()
-            }
-            service::Error::Store(error) => {
-                tracing::error!(error = chain(&error), "the database did not do its part");
-                match &error {
-                    store::Error::Sql { source: sqlx::Error::PoolTimedOut, .. } => busy(),
-                    // SQLITE_BUSY and SQLITE_FULL pass.
-                    store::Error::Sql { source: sqlx::Error::Database(cause), .. }
-                        if matches!(cause.code().as_deref(), Some("5" | "13")) =>
-                    {
-                        busy()
-                    }
-                    _ => Self::internal(),
-                }
-            }
+        if error.is_fault() {
+            tracing::warn!(error = chain(&error), "a request could not be done");
         }
+        error.problem().map_or_else(Self::internal, Self::from)
     }
-}
-
-fn busy() -> Error {
-    Problem::new(Refusal::Unavailable, "database_unavailable", "the database cannot be used now")
-        .hint("try again; if it stays, see berth doctor")
-        .into()
 }
 
 fn status(refusal: Refusal) -> StatusCode {

@@ -31,7 +31,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use listener::{PeerUid, listen, serve};
 
-use crate::{lifecycle::Lifecycle, service::Service};
+use crate::service::Service;
 use identity::Identity;
 
 /// What handlers hold.
@@ -47,8 +47,8 @@ pub struct Api {
 }
 
 impl Api {
-    pub fn new(service: Arc<Service>, life: &Lifecycle) -> Self {
-        Self { service, identity: Arc::default(), tasks: life.tasks.clone(), hard: life.hard.clone(), soft: life.soft.clone() }
+    pub fn new(service: Arc<Service>, tasks: TaskTracker, soft: CancellationToken, hard: CancellationToken) -> Self {
+        Self { service, identity: Arc::default(), tasks, hard, soft }
     }
 }
 
@@ -120,60 +120,7 @@ type AcceptedResponse = (StatusCode, axum::Json<berth_api::Accepted>);
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
-    use crate::authz::{Operation, PUBLIC};
-
-    #[test]
-    fn every_operation_of_the_document_has_an_entry_in_authz_and_back() {
-        let document = serde_json::to_value(openapi()).unwrap();
-        let documented: BTreeSet<String> = document["paths"]
-            .as_object()
-            .unwrap()
-            .values()
-            .flat_map(|path| path.as_object().unwrap().values())
-            .filter_map(|operation| operation["operationId"].as_str().map(str::to_owned))
-            .filter(|id| !PUBLIC.contains(&id.as_str()))
-            .collect();
-        let ruled: BTreeSet<String> = Operation::ALL.iter().map(|operation| operation.id().to_owned()).collect();
-        assert_eq!(documented, ruled);
-    }
-
-    #[test]
-    fn every_operation_documents_its_errors() {
-        let document = serde_json::to_value(openapi()).unwrap();
-        for (path, operations) in document["paths"].as_object().unwrap() {
-            for (method, operation) in operations.as_object().unwrap() {
-                let responses = operation["responses"].as_object().unwrap();
-                assert!(
-                    PUBLIC.contains(&operation["operationId"].as_str().unwrap()) || responses.contains_key("default"),
-                    "{method} {path}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn every_reference_in_the_document_resolves() {
-        fn references(value: &serde_json::Value, found: &mut BTreeSet<String>) {
-            match value {
-                serde_json::Value::Object(map) => {
-                    found.extend(map.get("$ref").and_then(|target| target.as_str()).map(str::to_owned));
-                    map.values().for_each(|value| references(value, found));
-                }
-                serde_json::Value::Array(list) => list.iter().for_each(|value| references(value, found)),
-                _ => {}
-            }
-        }
-        let document = serde_json::to_value(openapi()).unwrap();
-        let mut found = BTreeSet::new();
-        references(&document, &mut found);
-        assert!(found.contains("#/components/schemas/Problem"), "{found:?}");
-        for target in found {
-            assert!(document.pointer(target.trim_start_matches('#')).is_some(), "{target} points nowhere");
-        }
-    }
 
     #[test]
     fn a_page_says_where_the_next_begins() {

@@ -46,6 +46,29 @@ impl From<Problem> for Error {
     }
 }
 
+impl Error {
+    /// What the client is told; nothing when it is nobody's business but the log's.
+    pub fn problem(&self) -> Option<Problem> {
+        match self {
+            Self::Refused(problem) => Some(problem.clone()),
+            Self::Node(error) => Some(error.problem()),
+            Self::Store(store::Error::Exists { what }) => {
+                Some(Problem::new(Refusal::Conflict, "exists", format!("cannot {what}: one of this name exists")))
+            }
+            Self::Store(error) if error.is_passing() => Some(
+                Problem::new(Refusal::Unavailable, "database_unavailable", "the database cannot be used now")
+                    .hint("try again; if it stays, see berth doctor"),
+            ),
+            Self::Store(_) => None,
+        }
+    }
+
+    /// True when somebody must look into it.
+    pub fn is_fault(&self) -> bool {
+        !matches!(self, Self::Refused(_))
+    }
+}
+
 /// Everything that the API needs.
 pub struct Service {
     store: Arc<Store>,

@@ -46,6 +46,18 @@ pub enum Error {
     Corrupt { table: &'static str, column: &'static str, value: String },
 }
 
+impl Error {
+    /// True when the same call may succeed in a moment: the writer is busy (SQLITE_BUSY), the disk is full (SQLITE_FULL), or no
+    /// connection became free.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Sql { source: sqlx::Error::PoolTimedOut, .. } => true,
+            Self::Sql { source: sqlx::Error::Database(cause), .. } => matches!(cause.code().as_deref(), Some("5" | "13")),
+            _ => false,
+        }
+    }
+}
+
 pub struct Store {
     write: SqlitePool,
     read: SqlitePool,

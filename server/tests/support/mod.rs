@@ -72,7 +72,7 @@ impl Server {
         let uploads = Arc::new(Uploads::default());
         let reconciler = Arc::new(Reconciler::new(Arc::clone(&store), Arc::clone(&client), Arc::clone(&uploads), Clock::SYSTEM));
         let service = Service::new(Arc::clone(&store), client, uploads, Policy::default(), Clock::SYSTEM, reconciler.report());
-        let router = router(Api::new(Arc::new(service), &life));
+        let router = router(Api::new(Arc::new(service), life.tasks.clone(), life.soft.clone(), life.hard.clone()));
         life.tasks.spawn(reconciler.run(life.tasks.clone(), life.soft.clone(), life.hard.clone()));
         Self { directory, node, node_task, store, router, life }
     }

@@ -1,9 +1,14 @@
 //! The program `berth` as people run it, against a server in this process over a stand-in for the node.
 
-#[path = "../../tests/support/mod.rs"]
+#![forbid(unsafe_code)]
+
 mod support;
 
-use std::{path::PathBuf, process::Stdio};
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::OnceLock,
+};
 
 use serde_json::Value;
 use support::{DAEMON, ROOT, Server, problem};
@@ -32,6 +37,25 @@ impl Ran {
     }
 }
 
+/// The program: that of BERTH_TEST_PROGRAMS, or our own, built when it is not as its sources are. It belongs to another package, which
+/// cargo does not build for these tests.
+fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        if let Some(directory) = std::env::var_os("BERTH_TEST_PROGRAMS") {
+            return Path::new(&directory).join("berth");
+        }
+        let mut cargo = std::process::Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "--package", "berth-cli"]);
+        if !cfg!(debug_assertions) {
+            cargo.arg("--release");
+        }
+        assert!(cargo.status().unwrap().success(), "berth-cli cannot be built");
+        // target/<profile>/deps/cli-… of this test
+        std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("berth")
+    })
+}
+
 struct Berth(PathBuf);
 
 impl Berth {
@@ -40,7 +64,7 @@ impl Berth {
     }
 
     async fn fed(&self, arguments: &[&str], input: &[u8]) -> Ran {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_berth"))
+        let mut child = Command::new(program())
             .args(arguments)
             .env("BERTH_SOCKET", &self.0)
             .stdin(Stdio::piped())
@@ -182,7 +206,7 @@ async fn a_terminal_is_passed_on_with_its_size_and_left_as_it_was() {
     Berth(socket.clone()).run(&["assign", "alice"]).await.ok();
     let line = format!(
         "stty cols 91 rows 31; before=$(stty -g); {} exec -t alice size; echo; echo $?; test \"$before\" = \"$(stty -g)\" && echo same",
-        env!("CARGO_BIN_EXE_berth")
+        program().display()
     );
     let mut script = Command::new("script");
     script.args(["-qefc", &line, "/dev/null"]).env("BERTH_SOCKET", &socket).stdin(Stdio::null());
