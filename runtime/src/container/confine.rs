@@ -24,3 +24,8 @@ pub fn confine(base: u32) -> Result<()> {
     prctl::set_dumpable(false).step("clear", "dumpable")?;
     seccomp::confine_shim()
 }
+
+/// Closes what a careless starter left open beyond the standard descriptors; to be called first thing in `main`.
+pub fn close_strays() -> Result<()> {
+    berth_sys::descriptor::close_strays_from(3).step("close", "stray descriptors")
+}

@@ -28,7 +28,7 @@ use std::{
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
-pub use confine::confine;
+pub use confine::{close_strays, confine};
 pub use enter::{Enter, enter};
 pub use signal::{SYSTEMD_HALT, signal};
 pub use stage::stage;

@@ -26,6 +26,15 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Closes every descriptor from `first` on: what a careless starter of this program had left open.
+///
+/// To be called first thing in `main`, before anything owns one of them.
+pub fn close_strays_from(first: u32) -> io::Result<()> {
+    // SAFETY: by this function's contract nobody in this process owns a descriptor in the range.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Moves `descriptor` to `number`, open across exec; what was open there is closed. Nobody may own `number`.
 pub fn replace(number: RawFd, descriptor: OwnedFd) -> io::Result<()> {
     // SAFETY: dup2 touches no memory; by this function's contract no owner of `number` is left to be surprised.

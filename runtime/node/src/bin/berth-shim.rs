@@ -10,6 +10,10 @@ fn main() -> ExitCode {
         // For the doctor, which has threads.
         Some("try-idmap") => try_idmap(),
         None => {
+            if let Err(error) = berth_runtime::container::close_strays() {
+                eprintln!("berth-shim: {}", berth_runtime::error::chain(&error));
+                return ExitCode::FAILURE;
+            }
             // Standard error may be a pipe that nobody reads any more: that is no reason to fail, let alone to end.
             tracing_subscriber::fmt().with_ansi(false).with_target(false).log_internal_errors(false).with_writer(io::stderr).init();
             berth_node::shim::run()
