@@ -106,7 +106,9 @@ impl Host {
         let ranges = Mutex::new(Allocator::open(&layout.ranges(), config.ids.first, config.ids.last)?);
         let images = image::Store::open(&layout.images()).map_err(|e| Error::Invalid(chain(&e)))?;
         images.sweep().map_err(|e| Error::Invalid(chain(&e)))?;
-        Ok(Self { config, layout, hierarchy, systemd, table, records, images, ranges })
+        let host = Self { config, layout, hierarchy, systemd, table, records, images, ranges };
+        host.make_group_parent()?;
+        Ok(host)
     }
 
     /// Switches forwarding on and installs the whole nft table. `kept` are the links of corrupt records.
@@ -135,6 +137,18 @@ impl Host {
             true => PathBuf::from(self.slice()),
             false => PathBuf::from(format!("berth{}", self.config.instance)),
         }
+    }
+
+    /// Made once and kept: a berth that goes must not take away what another one is just being made in. A slice is systemd's own affair.
+    fn make_group_parent(&self) -> Result<()> {
+        if self.systemd {
+            return Ok(());
+        }
+        for mount in self.hierarchy.v1.iter().map(|h| &h.mount).chain([&self.hierarchy.unified]) {
+            let dir = mount.join(self.group_parent());
+            fs::create_dir_all(&dir).step("make", dir.display())?;
+        }
+        Ok(())
     }
 
     /// A dash in a slice's name would mean nesting; an instance has none.
