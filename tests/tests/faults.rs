@@ -81,8 +81,9 @@ impl Bench {
         let user = host.user("a");
         let scope = Scope::slot(&host.slot);
         let bench = Self { empty: Snapshot::default(), host, user, fault, scope };
-        // The first berth of an instance leaves what belongs to the instance: the allocator's file, directories.
+        // The first berth of an instance leaves what belongs to the instance: the allocator's file, the parent of the control groups.
         bench.create().assert_good();
+        bench.berth().start().output().assert_good();
         bench.delete().assert_good();
         let empty = Snapshot::take(&bench.scope);
         Self { empty, ..bench }
