@@ -6,6 +6,7 @@ CREATE TABLE audit (
     actor_uid BIGINT,
     role TEXT NOT NULL,
     action TEXT NOT NULL,
+    subject_kind TEXT NOT NULL CHECK (subject_kind IN ('berth', 'image', 'profile')),
     subject TEXT NOT NULL,
     details TEXT NOT NULL,
     operation_id TEXT,

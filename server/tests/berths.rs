@@ -154,8 +154,7 @@ async fn a_change_that_the_node_refuses_puts_the_limits_back() {
     let operation = server.end_of(accepted).await;
     assert_eq!((operation["state"].as_str(), operation["problem"]["code"].as_str()), (Some("failed"), Some("disk_below_use")));
     let berth = server.get("/api/v1/berths/alice").await;
-    assert_eq!((&berth["limits"], &berth["own_limits"]), (&before, &json!([])));
-    assert_eq!(berth["conditions"][0]["kind"], "NotAsWanted");
+    assert_eq!((&berth["limits"], &berth["own_limits"], &berth["conditions"]), (&before, &json!([]), &json!([])));
 
     let accepted = server.send(ROOT, "PATCH", "/api/v1/berths/alice", Some(json!({ "pids": 100 }))).await;
     assert_eq!(server.end_of(accepted).await["state"], "succeeded");
@@ -200,6 +199,39 @@ async fn a_berth_that_woke_up_is_shown_running_and_not_stopped_again() {
     server.end_of(accepted).await;
     assert_eq!(server.get("/api/v1/berths/alice").await["state"], "running");
     assert_eq!(server.node.calls()[calls..], ["ensure alice Present"]);
+}
+
+#[tokio::test]
+async fn a_berth_that_failed_to_start_says_why_until_it_works() {
+    let server = Server::start().await;
+    server.assign("alice").await;
+    let accepted = server.send(ROOT, "POST", "/api/v1/berths/alice/stop", None).await;
+    server.end_of(accepted).await;
+    server.node.refuse(500, problem("start_failed", "dockerd ended with 1"));
+    let accepted = server.send(ROOT, "POST", "/api/v1/berths/alice/start", None).await;
+    assert_eq!(server.end_of(accepted).await["state"], "failed");
+    let berth = server.get("/api/v1/berths/alice").await;
+    assert_eq!(
+        (&berth["conditions"][0]["kind"], &berth["conditions"][0]["message"]),
+        (&json!("NotAsWanted"), &json!("dockerd ended with 1"))
+    );
+    server.node.change("alice", |status| {
+        status.state = berth_protocol::State::Running;
+        status.docker_ready = true;
+    });
+    server.until("/api/v1/berths/alice", |berth| berth["conditions"] == json!([])).await;
+}
+
+#[tokio::test]
+async fn an_image_with_the_name_of_a_user_is_not_his() {
+    let server = Server::start().await;
+    let accepted = server.send(ROOT, "POST", "/api/v1/images", Some(json!({ "name": "daemon" }))).await;
+    server.end_of(accepted).await;
+    for list in ["operations", "audit"] {
+        let (status, own) = server.send(DAEMON, "GET", &format!("/api/v1/{list}"), None).await;
+        assert_eq!((status, &own["items"]), (200, &json!([])), "{list}");
+        assert_eq!(server.get(&format!("/api/v1/{list}?subject=daemon")).await["items"].as_array().unwrap().len(), 1, "{list}");
+    }
 }
 
 #[tokio::test]

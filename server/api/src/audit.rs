@@ -14,7 +14,9 @@ pub struct AuditRecord {
     pub role: String,
     /// The API operation, for instance `create_berth`.
     pub action: String,
-    /// The user, profile or image that it is about.
+    /// `berth`, `image` or `profile`.
+    pub subject_kind: String,
+    /// Name of the user, image or profile that it is about.
     pub subject: String,
     /// What was asked for, without secrets.
     #[schema(value_type = Object)]

@@ -13,7 +13,7 @@ mod problem;
 mod profile;
 mod reconcile;
 
-pub use audit::{AuditEntry, AuditRecord};
+pub use audit::{AuditEntry, AuditRecord, Subject, Whose};
 pub use berth::{Berth, Condition, State, Status, Usage, Wanted};
 pub use caller::{Caller, Role};
 pub use clock::Clock;

@@ -156,6 +156,7 @@ pub(super) fn audit(record: AuditRecord) -> api::AuditRecord {
         actor_uid: record.actor_uid,
         role: record.role,
         action: record.action,
+        subject_kind: record.subject_kind,
         subject: record.subject,
         details: record.details,
         operation_id: record.operation_id.map(|id| id.0),

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     chain,
-    domain::{AuditEntry, Berth, BerthId, Ensure, EnsureWanted, Kind, OperationState, Problem, Refusal, Status, Wanted},
+    domain::{AuditEntry, Berth, BerthId, Ensure, EnsureWanted, Kind, OperationState, Problem, Refusal, Status, Subject, Wanted},
     store,
 };
 
@@ -189,7 +189,7 @@ async fn refuse(reconciler: &Reconciler, berth: &Berth, problem: &Problem, left:
         Outcome::Retry
     } else if creating && !left && newest == Some(berth.generation) {
         let details = serde_json::json!({ "code": problem.code, "detail": problem.detail });
-        let entry = AuditEntry { action: "undo_create_berth", subject: berth.user.as_str(), details, operation: None };
+        let entry = AuditEntry { action: "undo_create_berth", subject: Subject::Berth(berth.user.as_str()), details, operation: None };
         store::audit::insert(&mut tx, &reconciler.clock, None, entry).await?;
         store::berths::remove(&mut tx, berth.id).await?;
         store::users::remove(&mut tx, berth.user_id).await?;
@@ -199,10 +199,13 @@ async fn refuse(reconciler: &Reconciler, berth: &Berth, problem: &Problem, left:
         store::berths::set_problem(&mut tx, berth.id, Some((problem, now))).await?;
         Outcome::Retry
     } else {
-        if let (Some((profile, own)), true) = (settle::before(&operations, berth.generation), newest == Some(berth.generation)) {
+        let before = settle::before(&operations, berth.generation).filter(|_| newest == Some(berth.generation));
+        if let Some((profile, own)) = before {
             store::berths::restore_limits(&mut tx, berth.id, profile, own, now).await?;
         }
-        store::berths::applied(&mut tx, berth.id, berth.generation, Some((problem, now))).await?;
+        // With the old limits back the berth is as wanted again; the operation tells what was refused.
+        let problem = before.is_none().then_some((problem, now));
+        store::berths::applied(&mut tx, berth.id, berth.generation, problem).await?;
         Outcome::Done
     };
     reconciler.store.commit(tx).await?;

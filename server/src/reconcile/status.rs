@@ -108,6 +108,9 @@ async fn keep(reconciler: &Reconciler, statuses: &[Status]) -> Result<(), store:
     let mut tx = reconciler.store.begin().await?;
     for status in fresh {
         store::berths::observe(&mut tx, status, now).await?;
+        if status.docker_ready {
+            store::berths::recovered(&mut tx, status.id).await?;
+        }
         if let Some(step) = step(status) {
             for operation in store::operations::unfinished(&mut tx, status.id).await? {
                 store::operations::set_step(&mut tx, operation.id, step, now).await?;

@@ -7,7 +7,7 @@ use crate::{
     authz::{self, Access, Operation as Op},
     domain::{
         AuditEntry, Berth, BerthId, Caller, Clock, HostUser, ImageRef, Kind, Operation, OperationId, OperationState, OwnLimits, Parameters,
-        Problem, Profile, ProfileName, Refusal, UserId, UserName, Wanted, Warning,
+        Problem, Profile, ProfileName, Refusal, Subject, UserId, UserName, Wanted, Warning,
     },
     store::{self, Transaction, berths::NewBerth},
 };
@@ -196,7 +196,8 @@ impl Service {
         operation.berth_id = Some(target.id);
         operation.generation = Some(target.generation);
         store::operations::insert(&mut tx, &operation).await?;
-        let entry = AuditEntry { action: action.id(), subject: target.user.as_str(), details, operation: Some(operation.id) };
+        let entry =
+            AuditEntry { action: action.id(), subject: Subject::Berth(target.user.as_str()), details, operation: Some(operation.id) };
         store::audit::insert(&mut tx, &self.clock, Some(caller), entry).await?;
         self.store.commit(tx).await?;
         self.store.announce();

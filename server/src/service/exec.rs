@@ -7,7 +7,7 @@ use hyper::upgrade::Upgraded;
 use super::{Error, Service, berths::visible};
 use crate::{
     authz::Operation as Op,
-    domain::{AuditEntry, Caller, ExecCommand, Problem, Refusal, State, Wanted},
+    domain::{AuditEntry, Caller, ExecCommand, Problem, Refusal, State, Subject, Wanted},
     node_client, store,
 };
 
@@ -30,7 +30,7 @@ impl Service {
         }
         // Arguments may hold secrets: the program's name is enough to know what was done.
         let details = serde_json::json!({ "program": command.argv.first(), "uid": command.uid, "tty": command.tty });
-        let entry = AuditEntry { action: Op::ExecBerth.id(), subject: berth.user.as_str(), details, operation: None };
+        let entry = AuditEntry { action: Op::ExecBerth.id(), subject: Subject::Berth(berth.user.as_str()), details, operation: None };
         store::audit::insert(&mut tx, &self.clock, Some(caller), entry).await?;
         self.store.commit(tx).await?;
         Ok(self.node.exec(&berth.user, command).await?)

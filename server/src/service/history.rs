@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{Error, Service, authorise};
 use crate::{
     authz::{self, Access, Operation as Op},
-    domain::{AuditId, AuditRecord, Caller, Operation, OperationId, OperationState, Problem, Refusal},
+    domain::{AuditId, AuditRecord, Caller, Operation, OperationId, OperationState, Problem, Refusal, Whose},
     store,
 };
 
@@ -40,10 +40,10 @@ impl Page {
 
 impl Service {
     pub async fn operations(&self, caller: &Caller, subject: Option<&str>, page: &Page) -> Result<Vec<Operation>, Error> {
-        let Some(subject) = subjects(caller, Op::ListOperations, subject)? else { return Ok(Vec::new()) };
+        let Some(whose) = whose(caller, Op::ListOperations, subject)? else { return Ok(Vec::new()) };
         let before = page.before()?.map(OperationId);
         let mut reader = self.store.reader().await?;
-        Ok(store::operations::page(&mut reader, subject, before, page.limit).await?)
+        Ok(store::operations::page(&mut reader, whose, before, page.limit).await?)
     }
 
     pub async fn operation(&self, caller: &Caller, id: OperationId) -> Result<Operation, Error> {
@@ -70,10 +70,10 @@ impl Service {
     }
 
     pub async fn audit(&self, caller: &Caller, subject: Option<&str>, page: &Page) -> Result<Vec<AuditRecord>, Error> {
-        let Some(subject) = subjects(caller, Op::ListAudit, subject)? else { return Ok(Vec::new()) };
+        let Some(whose) = whose(caller, Op::ListAudit, subject)? else { return Ok(Vec::new()) };
         let before = page.before()?.map(AuditId);
         let mut reader = self.store.reader().await?;
-        Ok(store::audit::page(&mut reader, subject, before, page.limit).await?)
+        Ok(store::audit::page(&mut reader, whose, before, page.limit).await?)
     }
 
     async fn visible_operation(&self, caller: &Caller, operation: Op, id: OperationId) -> Result<Operation, Error> {
@@ -90,11 +90,12 @@ impl Service {
     }
 }
 
-/// Whose rows are listed: everybody's (`Some(None)`), one subject's, or nobody's.
-fn subjects<'a>(caller: &'a Caller, operation: Op, asked: Option<&'a str>) -> Result<Option<Option<&'a str>>, Error> {
-    Ok(match authorise(caller, operation)? {
-        Access::All => Some(asked),
-        _ if asked.is_none_or(|asked| asked == caller.name) => Some(Some(&caller.name)),
-        _ => None,
+/// Whose rows are listed; nothing when the caller asks for another's.
+fn whose<'a>(caller: &'a Caller, operation: Op, asked: Option<&'a str>) -> Result<Option<Whose<'a>>, Error> {
+    Ok(match (authorise(caller, operation)?, asked) {
+        (Access::All, Some(name)) => Some(Whose::Named(name)),
+        (Access::All, None) => Some(Whose::Everybodys),
+        // An image may have the name of a user; its rows are not his.
+        (_, asked) => asked.is_none_or(|name| name == caller.name).then_some(Whose::OfBerth(&caller.name)),
     })
 }

@@ -3,7 +3,7 @@
 use super::{Error, Service, authorise, berths::pending, name};
 use crate::{
     authz::Operation as Op,
-    domain::{AuditEntry, Caller, Image, ImageName, ImageRef, Kind, Operation, OperationId, Parameters, Problem, Refusal},
+    domain::{AuditEntry, Caller, Image, ImageName, ImageRef, Kind, Operation, OperationId, Parameters, Problem, Refusal, Subject},
     node_client::Upload,
     store,
 };
@@ -87,7 +87,7 @@ impl Service {
         let mut tx = self.store.begin().await?;
         store::settings::set(&mut tx, store::settings::DEFAULT_IMAGE, value, self.clock.now()).await?;
         let details = serde_json::json!({ "digest": image.digest });
-        let entry = AuditEntry { action: Op::SetDefaultImage.id(), subject: &image.name, details, operation: None };
+        let entry = AuditEntry { action: Op::SetDefaultImage.id(), subject: Subject::Image(&image.name), details, operation: None };
         store::audit::insert(&mut tx, &self.clock, Some(caller), entry).await?;
         self.store.commit(tx).await?;
         Ok(ImageState { image, default: true })
@@ -109,7 +109,7 @@ impl Service {
                 .into());
         }
         store::operations::insert(&mut tx, operation).await?;
-        let entry = AuditEntry { action: action.id(), subject: &operation.subject, details, operation: Some(operation.id) };
+        let entry = AuditEntry { action: action.id(), subject: Subject::Image(&operation.subject), details, operation: Some(operation.id) };
         store::audit::insert(&mut tx, &self.clock, Some(caller), entry).await?;
         // Before the commit: the reconciler may see the operation at once, and then looks for the body.
         let left = stored();

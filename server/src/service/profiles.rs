@@ -3,7 +3,7 @@
 use super::{Error, Page, Service, authorise, name, not_found, quota, shorten};
 use crate::{
     authz::Operation as Op,
-    domain::{AuditEntry, Caller, OwnLimits, Problem, Profile, ProfileId, ProfileName, Refusal},
+    domain::{AuditEntry, Caller, OwnLimits, Problem, Profile, ProfileId, ProfileName, Refusal, Subject},
     store,
 };
 
@@ -125,10 +125,10 @@ impl Service {
         connection: &mut store::Connection,
         caller: &Caller,
         action: Op,
-        subject: &str,
+        profile: &str,
         details: serde_json::Value,
     ) -> Result<(), Error> {
-        let entry = AuditEntry { action: action.id(), subject, details, operation: None };
+        let entry = AuditEntry { action: action.id(), subject: Subject::Profile(profile), details, operation: None };
         Ok(store::audit::insert(connection, &self.clock, Some(caller), entry).await?)
     }
 }

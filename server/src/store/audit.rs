@@ -2,8 +2,8 @@
 
 use sqlx::FromRow;
 
-use super::{Connection, During, Error, from_json, id, to_json, unsigned};
-use crate::domain::{AuditEntry, AuditId, AuditRecord, Caller, Clock, OperationId};
+use super::{Connection, During, Error, before_or_end, from_json, id, to_json, unsigned};
+use crate::domain::{AuditEntry, AuditId, AuditRecord, Caller, Clock, OperationId, Whose};
 
 #[derive(FromRow)]
 struct Row {
@@ -13,6 +13,7 @@ struct Row {
     actor_uid: Option<i64>,
     role: String,
     action: String,
+    subject_kind: String,
     subject: String,
     details: String,
     operation_id: Option<String>,
@@ -30,6 +31,7 @@ impl TryFrom<Row> for AuditRecord {
             actor_uid: row.actor_uid.map(|uid| unsigned("audit", "actor_uid", uid)).transpose()?,
             role: row.role,
             action: row.action,
+            subject_kind: row.subject_kind,
             subject: row.subject,
             details: from_json("audit", "details", row.details)?,
             operation_id: row.operation_id.map(|text| id("audit", text).map(OperationId)).transpose()?,
@@ -41,8 +43,8 @@ impl TryFrom<Row> for AuditRecord {
 /// Adds what `caller` asked for, or what the server did by itself.
 pub async fn insert(connection: &mut Connection, clock: &Clock, caller: Option<&Caller>, entry: AuditEntry<'_>) -> Result<(), Error> {
     sqlx::query(
-        "INSERT INTO audit (id, at, actor, actor_uid, role, action, subject, details, operation_id, request_id)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        "INSERT INTO audit (id, at, actor, actor_uid, role, action, subject_kind, subject, details, operation_id, request_id)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
     )
     .bind(clock.id().to_string())
     .bind(clock.now())
@@ -50,7 +52,8 @@ pub async fn insert(connection: &mut Connection, clock: &Clock, caller: Option<&
     .bind(caller.map(|caller| i64::from(caller.uid)))
     .bind(caller.map_or("system", |caller| caller.role.as_str()))
     .bind(entry.action)
-    .bind(entry.subject)
+    .bind(entry.subject.kind())
+    .bind(entry.subject.name())
     .bind(to_json(&entry.details))
     .bind(entry.operation.map(|id| id.to_string()))
     .bind(caller.map(|caller| caller.request_id.as_str()))
@@ -60,33 +63,22 @@ pub async fn insert(connection: &mut Connection, clock: &Clock, caller: Option<&
     Ok(())
 }
 
-/// Up to `limit` rows older than `before`, newest first; of one subject, or of all.
-pub async fn page(
-    connection: &mut Connection,
-    subject: Option<&str>,
-    before: Option<AuditId>,
-    limit: u32,
-) -> Result<Vec<AuditRecord>, Error> {
-    // "g" sorts after every UUID in text.
-    let before = before.map_or_else(|| "g".to_owned(), |id| id.to_string());
-    let rows: Vec<Row> = match subject {
-        Some(subject) => {
-            sqlx::query_as("SELECT * FROM audit WHERE subject = $1 AND id < $2 ORDER BY id DESC LIMIT $3")
-                .bind(subject)
-                .bind(before)
-                .bind(i64::from(limit))
-                .fetch_all(connection)
-                .await
+/// Up to `limit` rows older than `before`, newest first.
+pub async fn page(connection: &mut Connection, whose: Whose<'_>, before: Option<AuditId>, limit: u32) -> Result<Vec<AuditRecord>, Error> {
+    let before = before_or_end(before.map(|id| id.0));
+    let query = match whose {
+        Whose::Everybodys => sqlx::query_as("SELECT * FROM audit WHERE id < $1 ORDER BY id DESC LIMIT $2"),
+        Whose::Named(_) => sqlx::query_as("SELECT * FROM audit WHERE id < $1 AND subject = $3 ORDER BY id DESC LIMIT $2"),
+        Whose::OfBerth(_) => {
+            sqlx::query_as("SELECT * FROM audit WHERE id < $1 AND subject = $3 AND subject_kind = 'berth' ORDER BY id DESC LIMIT $2")
         }
-        None => {
-            sqlx::query_as("SELECT * FROM audit WHERE id < $1 ORDER BY id DESC LIMIT $2")
-                .bind(before)
-                .bind(i64::from(limit))
-                .fetch_all(connection)
-                .await
-        }
-    }
-    .during("read the audit trail")?;
+    };
+    let query = query.bind(before).bind(i64::from(limit));
+    let query = match whose {
+        Whose::Everybodys => query,
+        Whose::Named(name) | Whose::OfBerth(name) => query.bind(name.to_owned()),
+    };
+    let rows: Vec<Row> = query.fetch_all(connection).await.during("read the audit trail")?;
     rows.into_iter().map(AuditRecord::try_from).collect()
 }
 

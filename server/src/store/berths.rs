@@ -254,6 +254,16 @@ pub async fn set_problem(connection: &mut Connection, id: BerthId, problem: Opti
     Ok(())
 }
 
+/// Forgets why an earlier attempt failed, once the berth works and nothing new is wanted of it.
+pub async fn recovered(connection: &mut Connection, id: BerthId) -> Result<(), Error> {
+    sqlx::query("UPDATE berths SET problem = NULL WHERE id = $1 AND problem IS NOT NULL AND applied = generation AND wanted = 'present'")
+        .bind(id.to_string())
+        .execute(connection)
+        .await
+        .during("note that the berth works")?;
+    Ok(())
+}
+
 /// Keeps what the node reported; false when that is known already, or no berth has this id.
 pub async fn observe(connection: &mut Connection, status: &Status, now: i64) -> Result<bool, Error> {
     let result =

@@ -180,6 +180,11 @@ fn id(table: &'static str, text: String) -> Result<uuid::Uuid, Error> {
     text.parse().map_err(|_| Error::Corrupt { table, column: "id", value: text })
 }
 
+/// Where a list that is ordered by falling ids goes on: "g" sorts after every UUID in text.
+fn before_or_end(before: Option<uuid::Uuid>) -> String {
+    before.map_or_else(|| "g".to_owned(), |id| id.to_string())
+}
+
 /// An unsigned figure from a BIGINT.
 fn unsigned<T: TryFrom<i64>>(table: &'static str, column: &'static str, value: i64) -> Result<T, Error> {
     T::try_from(value).map_err(|_| Error::Corrupt { table, column, value: value.to_string() })
@@ -228,7 +233,7 @@ pub(crate) mod tests {
 
     #[tokio::test]
     async fn old_rows_go_and_what_is_unfinished_stays() {
-        use crate::domain::{AuditEntry, Clock, Kind, Operation, OperationId, OperationState, Parameters};
+        use crate::domain::{AuditEntry, Clock, Kind, Operation, OperationId, OperationState, Parameters, Subject};
         let (_directory, store) = scratch().await;
         let clock = Clock { now: || 1_000, id: uuid::Uuid::now_v7 };
         let operation = |number| Operation {
@@ -258,7 +263,8 @@ pub(crate) mod tests {
         // What has ended stays ended.
         operations::finish(&mut tx, operation(1).id, OperationState::Failed, None, None, 2_000).await.unwrap();
         assert_eq!(operations::by_id(&mut tx, operation(1).id).await.unwrap().unwrap().state, OperationState::Succeeded);
-        let entry = AuditEntry { action: "build_image", subject: "default", details: serde_json::json!({}), operation: None };
+        let entry =
+            AuditEntry { action: "build_image", subject: Subject::Image("default"), details: serde_json::json!({}), operation: None };
         audit::insert(&mut tx, &clock, None, entry).await.unwrap();
         assert_eq!((operations::prune(&mut tx, 1_000).await.unwrap(), audit::prune(&mut tx, 1_000, 10).await.unwrap()), (0, 0));
         assert_eq!((operations::prune(&mut tx, 1_001).await.unwrap(), audit::prune(&mut tx, 1_001, 10).await.unwrap()), (1, 1));

@@ -2,8 +2,8 @@
 
 use sqlx::FromRow;
 
-use super::{Connection, During, Error, from_json, id, signed, to_json, unsigned, variant};
-use crate::domain::{BerthId, Kind, Operation, OperationId, OperationState, Problem};
+use super::{Connection, During, Error, before_or_end, from_json, id, signed, to_json, unsigned, variant};
+use crate::domain::{BerthId, Kind, Operation, OperationId, OperationState, Problem, Whose};
 
 const TABLE: &str = "operations";
 
@@ -88,33 +88,22 @@ pub async fn by_id(connection: &mut Connection, id: OperationId) -> Result<Optio
     row.map(Operation::try_from).transpose()
 }
 
-/// Up to `limit` operations older than `before`, newest first; of one subject, or of all.
-pub async fn page(
-    connection: &mut Connection,
-    subject: Option<&str>,
-    before: Option<OperationId>,
-    limit: u32,
-) -> Result<Vec<Operation>, Error> {
-    // "g" sorts after every UUID in text.
-    let before = before.map_or_else(|| "g".to_owned(), |id| id.to_string());
-    let rows: Vec<Row> = match subject {
-        Some(subject) => {
-            sqlx::query_as("SELECT * FROM operations WHERE subject = $1 AND id < $2 ORDER BY id DESC LIMIT $3")
-                .bind(subject)
-                .bind(before)
-                .bind(i64::from(limit))
-                .fetch_all(connection)
-                .await
+/// Up to `limit` operations older than `before`, newest first.
+pub async fn page(connection: &mut Connection, whose: Whose<'_>, before: Option<OperationId>, limit: u32) -> Result<Vec<Operation>, Error> {
+    let before = before_or_end(before.map(|id| id.0));
+    let query = match whose {
+        Whose::Everybodys => sqlx::query_as("SELECT * FROM operations WHERE id < $1 ORDER BY id DESC LIMIT $2"),
+        Whose::Named(_) => sqlx::query_as("SELECT * FROM operations WHERE id < $1 AND subject = $3 ORDER BY id DESC LIMIT $2"),
+        Whose::OfBerth(_) => {
+            sqlx::query_as("SELECT * FROM operations WHERE id < $1 AND subject = $3 AND berth_id IS NOT NULL ORDER BY id DESC LIMIT $2")
         }
-        None => {
-            sqlx::query_as("SELECT * FROM operations WHERE id < $1 ORDER BY id DESC LIMIT $2")
-                .bind(before)
-                .bind(i64::from(limit))
-                .fetch_all(connection)
-                .await
-        }
-    }
-    .during("list operations")?;
+    };
+    let query = query.bind(before).bind(i64::from(limit));
+    let query = match whose {
+        Whose::Everybodys => query,
+        Whose::Named(name) | Whose::OfBerth(name) => query.bind(name.to_owned()),
+    };
+    let rows: Vec<Row> = query.fetch_all(connection).await.during("list operations")?;
     rows.into_iter().map(Operation::try_from).collect()
 }
 
