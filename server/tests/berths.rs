@@ -235,6 +235,37 @@ async fn an_image_with_the_name_of_a_user_is_not_his() {
 }
 
 #[tokio::test]
+async fn thirty_at_once_are_all_made_and_all_deleted() {
+    let server = Server::start().await;
+    let users: Vec<_> = (10..40).map(|n| format!("user{n}")).collect();
+    for method in ["POST", "DELETE"] {
+        let ends = futures_util::future::join_all(users.iter().map(async |user| {
+            let accepted = match method {
+                "POST" => server.send(ROOT, method, BERTHS, Some(json!({ "user": user, "disk_bytes": 1_u64 << 30 }))).await,
+                _ => server.send(ROOT, method, &format!("{BERTHS}/{user}"), None).await,
+            };
+            server.end_of(accepted).await
+        }));
+        for end in ends.await {
+            assert_eq!(end["state"], "succeeded", "{end}");
+        }
+    }
+    assert_eq!(server.get(BERTHS).await["items"], json!([]));
+    assert_eq!(server.node.calls().len(), 60, "each was asked for once");
+}
+
+#[tokio::test]
+async fn one_user_assigned_twice_at_once_gets_one_berth() {
+    let server = Server::start().await;
+    let body = json!({ "user": "alice" });
+    let (one, other) =
+        tokio::join!(server.send(ROOT, "POST", BERTHS, Some(body.clone())), server.send(ROOT, "POST", BERTHS, Some(body.clone())));
+    let mut statuses = [one.0, other.0];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [202, 409], "{one:?} {other:?}");
+}
+
+#[tokio::test]
 async fn a_deleted_berth_leaves_its_audit_trail_and_room_for_a_new_one() {
     let server = Server::start().await;
     server.assign("alice").await;
