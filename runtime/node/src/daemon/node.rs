@@ -267,8 +267,8 @@ impl Node {
         }
     }
 
-    /// Nothing is left afterwards; nothing there is success.
-    pub(crate) async fn delete_berth(self: &Arc<Self>, user: &str) -> Result<(), Refusal> {
+    /// Nothing is left afterwards; nothing there is success. `id` finds a record of which the user cannot be made out any more.
+    pub(crate) async fn delete_berth(self: &Arc<Self>, user: &str, id: Option<BerthId>) -> Result<(), Refusal> {
         if let Some(berth) = self.find(user) {
             return match berth.ask(|reply| Request::Delete { reply }).await {
                 Err(Unmet::Refused(refusal)) => Err(refusal),
@@ -279,15 +279,18 @@ impl Node {
                 }
             };
         }
-        let found = self.corrupt().into_iter().find(|c| c.user.as_deref() == Some(user));
-        match found {
-            Some(corrupt) => self.delete_corrupt(corrupt).await,
+        let known = |c: &Corrupt| c.user.as_deref() == Some(user) || (c.user.is_none() && c.id.is_some() && c.id == id);
+        match self.corrupt().into_iter().find(known) {
+            Some(corrupt) => self.delete_corrupt(corrupt, user).await,
             None => Ok(()),
         }
     }
 
-    async fn delete_corrupt(self: &Arc<Self>, corrupt: Corrupt) -> Result<(), Refusal> {
-        let Corrupt { id: Some(id), user, uid, index, .. } = corrupt.clone() else { return Ok(()) };
+    async fn delete_corrupt(self: &Arc<Self>, corrupt: Corrupt, user: &str) -> Result<(), Refusal> {
+        let Corrupt { id: Some(id), uid, index, .. } = corrupt.clone() else { return Ok(()) };
+        // What the record does not tell, the link with the user's name does: it leads to the uid.
+        let linked = || std::fs::read_link(self.host.layout.user_link(user)?).ok()?.to_str()?.parse().ok();
+        let (user, uid) = (Some(user.to_owned()), uid.or_else(linked));
         let link = index.and_then(|i| self.host.link(i).ok());
         let remains = Remains { id, user: user.clone(), uid, link, unused: false };
         let node = Arc::clone(self);

@@ -66,7 +66,6 @@ pub(crate) async fn serve<C: AsyncRead + AsyncWrite + Send + 'static>(client: C,
             _ = heartbeat.tick() => if write(&mut to_client, frame::STDOUT, &[]).await.is_err() { break false },
         }
     };
-    reader.abort();
     if let Some(wrong) = complaint {
         let problem = Problem { code: "invalid_frame".into(), detail: wrong, hint: None };
         let _ = write(&mut to_client, frame::ERROR, &serde_json::to_vec(&problem).unwrap_or_default()).await;
@@ -74,6 +73,12 @@ pub(crate) async fn serve<C: AsyncRead + AsyncWrite + Send + 'static>(client: C,
         let _ = write(&mut to_client, frame::EXIT, &status.to_be_bytes()).await;
     }
     let _ = timeout(GRACE, to_client.shutdown()).await;
+    // Input that is still on its way must find a reader: whoever relays it would take a broken pipe for the end of everything, and lose
+    // the status that it has not passed on yet.
+    if connected && !reader.is_finished() {
+        let _ = timeout(GRACE, &mut reader).await;
+    }
+    reader.abort();
     if status.is_none() {
         hang_up(&child).await;
     }

@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use berth_protocol::{BerthStatus, Ensure, ExecRequest, frame};
+use berth_protocol::{BerthId, BerthStatus, Ensure, ExecRequest, frame};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
@@ -39,8 +39,17 @@ pub(super) async fn stop(State(node): State<Arc<Node>>, extract::Name(user): ext
     node.stop_berth(&user).await.map(Json)
 }
 
-pub(super) async fn delete(State(node): State<Arc<Node>>, extract::Name(user): extract::Name) -> Result<StatusCode, Refusal> {
-    node.delete_berth(&user).await.map(|()| StatusCode::NO_CONTENT)
+#[derive(Deserialize)]
+pub(super) struct Deletion {
+    id: Option<BerthId>,
+}
+
+pub(super) async fn delete(
+    State(node): State<Arc<Node>>,
+    extract::Name(user): extract::Name,
+    extract::Query(Deletion { id }): extract::Query<Deletion>,
+) -> Result<StatusCode, Refusal> {
+    node.delete_berth(&user, id).await.map(|()| StatusCode::NO_CONTENT)
 }
 
 fn existing(node: &Node, user: &str) -> Result<Arc<Berth>, Refusal> {
