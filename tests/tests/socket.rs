@@ -30,15 +30,6 @@ fn stream(berth: &Berth<'_>, user: &User) -> Run {
     user.run(stream_program(berth.host).to_str().unwrap()).arg(berth.socket())
 }
 
-/// A script for a container that has `/bin/probe`: looks up `name` as the container's resolver knows it and fetches its page. Names are
-/// nothing for a static busybox but in nslookup.
-fn fetch_by_name(name: &str) -> String {
-    format!(
-        "set -- $(nslookup {name} | awk '/^Name/ {{ f = 1 }} f && /^Address/ {{ print $2; exit }}') && [ $# = 1 ] && \
-         /bin/probe connect tcp $1:80 \"$(printf 'GET / HTTP/1.0\\r\\n\\r\\n.')\""
-    )
-}
-
 /// `docker ARGS` on a terminal of its own (script(1)), as the berth's user.
 fn on_a_terminal(berth: &Berth<'_>, command: &str) -> Run {
     let docker = berth.host.cache.as_ref().unwrap().client().join("docker");
@@ -271,129 +262,23 @@ fn x12_the_path_of_the_users_socket_is_the_inner_socket_inside() {
 }
 
 #[test]
-fn d02_builds_work_with_buildkit_and_with_the_legacy_builder() {
+fn x05_logs_and_events_are_passed_on_as_they_come() {
     let host = Host::start();
     let a = host.new_berth("a");
     a.load_busybox();
-    let dir = a.user.home.join("context");
-    fs::create_dir(&dir).unwrap();
-    fs::write(
-        dir.join("Dockerfile"),
-        "FROM busybox\nCOPY note /note\nRUN cat /note > /copy && echo built >> /copy\nCMD [\"cat\", \"/copy\"]\n",
-    )
-    .unwrap();
-    fs::write(dir.join("note"), "from the home\n").unwrap();
-    for (buildkit, tag) in [("1", "new"), ("0", "old")] {
-        let built =
-            a.docker(&["build", "-t", tag, "."]).current_dir(&dir).env("DOCKER_BUILDKIT", buildkit).limit(Duration::from_secs(90)).output();
-        assert!(built.success(), "DOCKER_BUILDKIT={buildkit}: {built:?}");
-        assert_eq!(built.text().contains("#1 "), buildkit == "1", "the builder that was asked for: {built:?}");
-        assert_eq!(a.docker(&["run", "--rm", tag]).ok(), "from the home\nbuilt");
-    }
-}
-
-#[test]
-fn d05_two_users_publish_8080_and_call_a_container_web_at_once() {
-    let host = Host::start();
-    let berths = [host.new_berth("a"), host.new_berth("b")];
-    for berth in &berths {
-        berth.load_busybox();
-        let page = format!("echo {} > /index.html; exec httpd -f -p 80 -h /", berth.user.name);
-        berth.docker(&["run", "-d", "--name", "web", "-p", "8080:80", BUSYBOX, "sh", "-c", &page]).ok();
-    }
-    for berth in &berths {
-        let address = format!("http://{}:8080/", berth.address());
-        // The server inside may need a moment more than the container.
-        let own = until(&address, SOON, || {
-            let output = berth.user.run("curl").args(["-sS", "--max-time", "5", &address]).output();
-            output.success().then_some(output)
-        });
-        assert_eq!(own.stdout.trim(), berth.user.name);
-        assert_eq!(berth.docker(&["ps", "--format", "{{.Names}}"]).ok(), "web");
-    }
-    let ids: Vec<String> = berths.iter().map(|b| b.docker(&["inspect", "--format", "{{.Id}}", "web"]).ok()).collect();
-    assert_ne!(ids[0], ids[1]);
-    assert_ne!(berths[0].address(), berths[1].address());
-    // What one has, the other does not know.
-    berths[0].docker(&["tag", BUSYBOX, "only-a"]).ok();
-    berths[0].docker(&["volume", "create", "only-a"]).ok();
-    berths[0].docker(&["network", "create", "only-a"]).ok();
-    for kind in ["image", "volume", "network"] {
-        assert!(!berths[1].docker(&[kind, "ls"]).ok().contains("only-a"), "{kind}");
-        assert!(berths[0].docker(&[kind, "ls"]).ok().contains("only-a"), "{kind}");
-    }
-    berths[1].docker(&["inspect", &ids[0]]).fails();
-}
-
-#[test]
-fn d02_cp_logs_volumes_and_networks_work_through_the_socket() {
-    let host = Host::start();
-    let a = host.new_berth("a");
-    a.load_busybox();
-    a.docker(&["run", "-d", "--name", "sleeper", BUSYBOX, "sh", "-c", "i=0; while true; do echo tick $i; i=$((i+1)); sleep 0.2; done"])
-        .ok();
-
-    let note = a.user.home.join("note");
-    fs::write(&note, "carried\n").unwrap();
-    a.docker(&["cp", note.to_str().unwrap(), "sleeper:/note"]).ok();
-    assert_eq!(a.docker(&["exec", "sleeper", "cat", "/note"]).ok(), "carried");
-    a.docker(&["cp", "sleeper:/note", "back"]).ok();
-    assert_eq!(fs::read_to_string(a.user.home.join("back")).unwrap(), "carried\n");
-
-    let mut logs = a.docker(&["logs", "-f", "sleeper"]).spawn();
+    let mut events = a.docker(&["events", "--format", "{{.Action}}"]).spawn();
+    a.docker(&["run", "-d", "-i", "--name", "teller", BUSYBOX, "sh", "-c", "while read l; do echo told $l; done"]).ok();
+    events.line_with("start", SOON);
+    let mut logs = a.docker(&["logs", "-f", "teller"]).spawn();
+    let mut input = a.docker(&["attach", "teller"]).spawn();
+    // The next word is said only when the one before has come out at the other end.
     for number in 0..5 {
-        assert_eq!(logs.line(SOON).unwrap(), format!("tick {number}"));
+        input.send(format!("{number}\n"));
+        assert_eq!(logs.line(SOON).unwrap(), format!("told {number}"));
     }
-    drop(logs);
-
-    a.docker(&["volume", "create", "data"]).ok();
-    assert!(a.docker_run(&["-v", "data:/d"], "echo kept > /d/f").success());
-    assert_eq!(a.docker_run(&["-v", "data:/d:ro"], "cat /d/f; touch /d/g 2>/dev/null || echo read-only").stdout, "kept\nread-only\n");
-
-    a.docker(&["network", "create", "mine"]).ok();
-    a.docker(&[
-        "run",
-        "-d",
-        "--name",
-        "server",
-        "--network",
-        "mine",
-        BUSYBOX,
-        "sh",
-        "-c",
-        "echo named > /index.html; exec httpd -f -p 80 -h /",
-    ])
-    .ok();
-    a.docker(&["run", "-d", "--name", "client", "--network", "mine", BUSYBOX, "sleep", "300"]).ok();
-    a.copy_probe();
-    a.sh("docker cp -q /usr/local/bin/berth-probe client:/bin/probe && docker cp -q /usr/local/bin/berth-probe sleeper:/bin/probe").ok();
-    until("the server answers by its name", SOON, || {
-        let output = a.docker(&["exec", "client", "sh", "-c", &fetch_by_name("server")]).output();
-        output.stdout.contains("named").then_some(())
-    });
-    a.docker(&["exec", "sleeper", "sh", "-c", &fetch_by_name("server")]).fails();
-}
-
-#[test]
-fn d02_compose_comes_up_from_inside_through_berth_shell() {
-    let host = Host::start();
-    let a = host.new_berth("a");
-    a.load_busybox();
-    let compose = "services:\n  web:\n    image: busybox\n    pull_policy: never\n    \
-         command: [sh, -c, 'echo composed > /index.html; exec httpd -f -p 80 -h /']\n  \
-         client:\n    image: busybox\n    pull_policy: never\n    depends_on: [web]\n    command: [sleep, '300']\n";
-    let fetch = fetch_by_name("web");
-    a.copy_probe();
-    let script = format!(
-        "set -e\nmkdir -p /root/app && cd /root/app\ncat > compose.yaml <<'END'\n{compose}END\ncat > fetch <<'END'\n{fetch}\nEND\n\
-         docker compose up -d 2>&1\ndocker cp fetch app-client-1:/fetch && docker cp /usr/local/bin/berth-probe app-client-1:/bin/probe\n\
-         i=0; until docker compose exec -T client sh /fetch </dev/null | grep composed; do i=$((i+1)); [ $i -lt 20 ] || exit 1; sleep 0.2; done\n\
-         docker compose down -t 1 2>&1\n"
-    );
-    let shell = host.berth_as(&a.user, ["shell"]).input(script).output();
-    assert!(shell.success(), "{shell:?}");
-    assert!(shell.stdout.contains("composed"), "{shell:?}");
-    assert_eq!(a.docker(&["ps", "-aq"]).ok(), "");
+    a.docker(&["rm", "-f", "teller"]).ok();
+    assert_eq!(logs.line(SOON), None, "the end of the container is the end of its log");
+    events.line_with("destroy", SOON);
 }
 
 #[test]

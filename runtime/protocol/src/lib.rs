@@ -11,7 +11,7 @@
 //! | `GET /berths/{user}` | [`BerthStatus`], 404 `berth_not_found` |
 //! | `PUT /berths/{user}` with [`Ensure`] | [`BerthStatus`] once the wanted state is reached; asking twice is harmless |
 //! | `POST /berths/{user}/stop` | [`BerthStatus`] |
-//! | `DELETE /berths/{user}` | 204; also when there is none |
+//! | `DELETE /berths/{user}?id=ID` | 204; also when there is none. The id finds a berth whose record does not tell its user any more |
 //! | `POST /berths/{user}/exec` with [`ExecRequest`] | 101, `Upgrade: berth-exec`, then [`frame`]s |
 //! | `GET /berths/{user}/logs?tail=N&follow=BOOL` | `text/plain`, chunked |
 //! | `GET /watch` | `application/x-ndjson`: every [`BerthStatus`] once, then each change |

@@ -24,7 +24,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use uploads::{Upload, Uploads};
 
-use crate::domain::{Check, Clock, Ensure, ExecCommand, HostUser, Image, NodeInfo, Problem, Progress, Refusal, Status, UserName};
+use crate::domain::{BerthId, Check, Clock, Ensure, ExecCommand, HostUser, Image, NodeInfo, Problem, Progress, Refusal, Status, UserName};
 
 /// A question.
 const ASK: Duration = Duration::from_secs(10);
@@ -128,8 +128,8 @@ impl NodeClient {
     }
 
     /// Also succeeds when there is none.
-    pub async fn delete(&self, user: &UserName) -> Result<(), Error> {
-        self.collect("removal of the berth", Method::DELETE, &berth_path(user, ""), None::<&()>, ACT).await.map(drop)
+    pub async fn delete(&self, user: &UserName, id: BerthId) -> Result<(), Error> {
+        self.collect("removal of the berth", Method::DELETE, &berth_path(user, &format!("?id={}", id.0)), None::<&()>, ACT).await.map(drop)
     }
 
     /// Runs a command; the stream that comes back carries the protocol's frames.

@@ -62,7 +62,7 @@ enum Called {
 async fn call(reconciler: &Reconciler, berth: &Berth, step: Step) -> Result<Called, crate::node_client::Error> {
     match step {
         Step::Stop => reconciler.node.stop(&berth.user).await.map(Called::Stopped),
-        Step::Delete => reconciler.node.delete(&berth.user).await.map(|()| Called::Deleted),
+        Step::Delete => reconciler.node.delete(&berth.user, berth.id).await.map(|()| Called::Deleted),
         Step::Ensure(wanted) => {
             let ensure =
                 Ensure { id: berth.id, image: berth.image.clone(), limits: berth.limits, wanted, allow_system: berth.allow_system };
