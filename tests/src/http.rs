@@ -36,13 +36,12 @@ pub fn request(socket: &Path, method: &str, path: &str, body: Option<&str>) -> i
 pub fn raw(socket: &Path, bytes: &[u8]) -> io::Result<Answer> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-    stream.write_all(bytes)?;
+    // A server that refuses what it has not read wholly may close or reset: what it said before counts.
+    let written = stream.write_all(bytes);
     let mut all = Vec::new();
-    // A server that refuses what it has not read wholly may reset: what came before counts.
-    if let Err(error) = stream.read_to_end(&mut all)
-        && all.is_empty()
-    {
-        return Err(error);
+    let read = stream.read_to_end(&mut all);
+    if all.is_empty() {
+        written.and(read)?;
     }
     parse(&all).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("no HTTP answer: {:?}", String::from_utf8_lossy(&all))))
 }

@@ -209,7 +209,7 @@ fn exec_gives_the_status_the_streams_and_the_signals_of_the_command() {
     let environment = host.berth(["exec", "-e", "WORD=a b", "-w", "/tmp", a.name(), "--", "sh", "-c", "echo $WORD; pwd"]).ok();
     assert_eq!(environment, "a b\n/tmp");
     // What a command that was left alone holds open ends with the client that went away.
-    let mut left = a.sh("echo begun; sleep 1000").spawn();
+    let mut left = a.sh("echo begun; exec sleep 1000").spawn();
     assert_eq!(left.line(SOON).unwrap(), "begun");
     drop(left);
     berth_tests::until("the command ends with its client", SOON, || (a.sh("pgrep -x sleep || echo none").ok() == "none").then_some(()));
@@ -246,7 +246,7 @@ fn profiles_images_doctor_and_the_node_answer() {
     for check in report["checks"].as_array().unwrap() {
         assert!(check["level"] == "ok" || check["fix"].is_string(), "a fix for each line that is not well: {check}");
     }
-    for about in ["kernel", "cgroup", "nft", "id", "disk"] {
+    for about in ["kernel", "control groups", "nft", "id", "disk"] {
         let named = report["checks"].as_array().unwrap().iter().any(|check| check["name"].as_str().unwrap().contains(about));
         assert!(named, "nothing about {about}: {report}");
     }
@@ -280,15 +280,15 @@ fn s06_malformed_and_oversized_requests_are_refused_and_harm_nothing() {
     let host = Host::start();
     let request = |method: &str, path: &str, body: &str| host.api(method, path, Some(body));
     for (method, path, body, code) in [
-        ("POST", "/api/v1/berths", "", "invalid_json"),
-        ("POST", "/api/v1/berths", "{", "invalid_json"),
-        ("POST", "/api/v1/berths", "[]", "invalid_json"),
-        ("POST", "/api/v1/berths", "{\"user\": 7}", "invalid_json"),
-        ("POST", "/api/v1/berths", "{\"user\": \"a\", \"cpus\": 1}", "invalid_json"),
+        ("POST", "/api/v1/berths", "", "malformed_json"),
+        ("POST", "/api/v1/berths", "{", "malformed_json"),
+        ("POST", "/api/v1/berths", "[]", "invalid_body"),
+        ("POST", "/api/v1/berths", "{\"user\": 7}", "invalid_body"),
+        ("POST", "/api/v1/berths", "{\"user\": \"a\", \"cpus\": 1}", "invalid_body"),
         ("POST", "/api/v1/berths", "{\"user\": \"a\\u0000b\"}", "invalid_user_name"),
-        ("POST", "/api/v1/berths", "{\"user\": \"a\", \"memory_bytes\": -1}", "invalid_json"),
-        ("POST", "/api/v1/berths", "{\"user\": \"a\", \"memory_bytes\": 1e40}", "invalid_json"),
-        ("PATCH", "/api/v1/berths/nobody-here", "{\"pids\": \"x\"}", "invalid_json"),
+        ("POST", "/api/v1/berths", "{\"user\": \"a\", \"memory_bytes\": -1}", "invalid_body"),
+        ("POST", "/api/v1/berths", "{\"user\": \"a\", \"memory_bytes\": 1e40}", "invalid_body"),
+        ("PATCH", "/api/v1/berths/nobody-here", "{\"pids\": \"x\"}", "invalid_body"),
         ("POST", "/api/v1/profiles", "{\"name\": \"a/b\"}", "invalid_profile_name"),
     ] {
         let refused = request(method, path, body);
