@@ -10,6 +10,7 @@
 //!
 //! Environment: `BERTH_TEST_PROGRAMS` (directory of the programs), `BERTH_TEST_IMAGE_TAR` (root tar of the default image; built by the
 //! recipe otherwise), `BERTH_TEST_ROOT` (where instances and the cache lie; default /var/tmp/berth-tests).
+#![forbid(unsafe_code)]
 
 pub mod account;
 pub mod berth;

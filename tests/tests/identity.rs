@@ -1,4 +1,5 @@
 //! Who a berth is, and what of the host it is not. `C` root inside, `U` uid 1000 inside.
+#![forbid(unsafe_code)]
 
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 

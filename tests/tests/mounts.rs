@@ -1,4 +1,5 @@
 //! What can be mounted inside, and what cannot be taken off. `C` root inside, `U` uid 1000 inside.
+#![forbid(unsafe_code)]
 
 use berth_tests::{Berth, Host};
 use serde_json::Value;

@@ -1,4 +1,5 @@
 //! Quotas: who passes them is stopped, and nobody else notices.
+#![forbid(unsafe_code)]
 
 use std::{
     fs,
@@ -103,14 +104,14 @@ fn q03_a_full_disk_is_enospc_inside_only_and_deleted_bytes_come_back_to_the_host
 
     // A volume takes a third, an image layer a third, the root file system the rest: one quota for all.
     let before = occupied(&a);
-    let volume = a.docker_run(&["-v", "v:/v"], "dd if=/dev/urandom of=/v/f bs=1M count=300");
+    let volume = a.docker_run(&["-v", "vol:/v"], "dd if=/dev/urandom of=/v/f bs=1M count=300");
     assert!(volume.success(), "{volume:?}");
     a.docker(&["run", "--name", "big", "busybox", "dd", "if=/dev/urandom", "of=/f", "bs=1M", "count=300"]).ok();
     let told = a.tells(&["disk-fill", "/root/f", "4294967296"]);
     assert_eq!((&told["ok"], &told["errno"]), (&false.into(), &"ENOSPC".into()), "{told}");
     let written = told["written"].as_u64().expect("a number");
     assert!((100 << 20..=450 << 20).contains(&written), "what was left of 1 GiB: {told}");
-    let volume = a.docker_run(&["-v", "v:/v"], "dd if=/dev/urandom of=/v/g bs=1M count=100").stderr;
+    let volume = a.docker_run(&["-v", "vol:/v"], "dd if=/dev/urandom of=/v/g bs=1M count=100").stderr;
     let shell = a.sh("dd if=/dev/urandom of=/home/g bs=1M count=100").fails();
     assert!(volume.contains("No space left") && shell.stderr.contains("No space left"), "{volume}\n{shell:?}");
 
@@ -126,7 +127,7 @@ fn q03_a_full_disk_is_enospc_inside_only_and_deleted_bytes_come_back_to_the_host
     assert!(full > before + (700 << 20), "the disk occupies {full} of the host, before it was {before}");
     a.sh("rm -f /root/f /home/g").ok();
     a.docker(&["rm", "-f", "big"]).ok();
-    a.docker(&["volume", "rm", "v"]).ok();
+    a.docker(&["volume", "rm", "vol"]).ok();
     a.sh("sync").ok();
     until("what was deleted inside is free on the host again", SOON, || (occupied(&a) < full - (700 << 20)).then_some(()));
     assert!(df("/")[1] > 700 << 20, "it can be used again");
@@ -235,4 +236,5 @@ fn q07_the_limits_hold_from_the_first_instant() {
     let disk = log.lines().find(|l| l.contains("disk ")).expect("df").to_owned();
     let kib: u64 = disk.split_whitespace().find_map(|w| w.parse().ok()).expect("a size");
     assert!(kib <= 1 << 20, "{disk}");
+    a.delete().ok();
 }

@@ -1,4 +1,5 @@
 //! Takes away what killed tests left on the host: their processes, control groups, links, tables, accounts and files.
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
