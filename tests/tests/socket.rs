@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use berth_tests::{Berth, Host, Run, User, berth::BUSYBOX, http, until};
+use berth_tests::{Berth, Host, Run, User, berth::BUSYBOX, http};
 
 const SOON: Duration = Duration::from_secs(20);
 

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use berth_tests::{Berth, Host, Run, Running, User, berth::BUSYBOX, programs, until};
+use berth_tests::{Berth, Host, Options, Run, Running, User, berth::BUSYBOX, programs, until, wait::within};
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -238,4 +238,52 @@ fn l01_killed_again_and_again_the_daemons_come_back_to_the_same_truth() {
     }
     assert!(Path::new(&format!("/proc/{pid}")).exists());
     assert!(began.elapsed() < Duration::from_secs(60), "coming back takes {:?}", began.elapsed() / 5);
+}
+
+/// Every 15 ms of an operation, and a while beyond its end.
+#[test]
+fn l01_the_server_killed_in_the_middle_of_anything_comes_back_and_finishes_it() {
+    let host = Host::with(Options { quarantine_days: 0, ..Options::default() });
+    let user = host.user("a");
+    let a = host.berth_of(&user);
+    let node_says = || {
+        let answer = host.node_api("GET", &format!("/v1/berths/{}", user.name), None);
+        (answer.status == 200).then(|| answer.json()["state"].as_str().unwrap_or_default().to_owned())
+    };
+    let server_says = || {
+        let shown = host.berth(["show", &user.name, "--json"]).output();
+        match shown.status {
+            0 => Some(serde_json::from_str::<Value>(&shown.stdout).unwrap()["state"].as_str().unwrap().to_owned()),
+            3 => None,
+            _ => panic!("{shown:?}"),
+        }
+    };
+    for moment in (0..12).map(|number| Duration::from_millis(15 * number)) {
+        for (command, wanted) in [("assign", Some("stopped")), ("start", Some("running")), ("stop", Some("stopped")), ("delete", None)] {
+            let began = Instant::now();
+            let asked = match command {
+                "assign" => host.assign_command(&user, &["--no-start"]).spawn(),
+                "delete" => a.delete().spawn(),
+                _ => host.berth([command, &user.name]).spawn(),
+            };
+            within(moment, || (began.elapsed() >= moment).then_some(()));
+            host.kill_server();
+            drop(asked);
+            host.start_server();
+            // What was accepted is carried out; what was not leaves nothing, and is asked for again.
+            until(&format!("{command}, killed after {moment:?}, ends in {wanted:?}"), SOON, || {
+                let (node, server) = (node_says(), server_says());
+                let settled = node == server && node.as_deref() == wanted;
+                if !settled && node == server && !matches!(node.as_deref(), Some("starting" | "stopping")) {
+                    let again = match command {
+                        "assign" => host.assign_command(&user, &["--no-start"]).output(),
+                        "delete" => a.delete().output(),
+                        _ => host.berth([command, &user.name]).output(),
+                    };
+                    assert!([0, 3, 5].contains(&again.status), "{again:?}");
+                }
+                settled.then_some(())
+            });
+        }
+    }
 }
