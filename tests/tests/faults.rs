@@ -74,6 +74,7 @@ impl Bench {
     #[track_caller]
     fn set_up(name: &str) -> Self {
         let file = programs::root().join(format!("fault-{name}-{}", std::process::id()));
+        remove_stale(&programs::root());
         let fault = Fault { file, struck: BTreeSet::new() };
         let env = vec![("BERTH_FAULT".to_owned(), fault.file.display().to_string())];
         // Every round takes an id range, and the slot has forty.
@@ -119,6 +120,17 @@ impl Bench {
         assert!(self.host.node_died(SETTLED), "the fault at {step:?} was no end of the node");
         self.host.kill_server();
         self.host.start_node();
+    }
+}
+
+/// What killed runs of these tests left.
+fn remove_stale(root: &Path) {
+    for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix("fault-").and_then(|rest| rest.split(['-', '.']).nth(1));
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            let _ = fs::remove_file(entry.path());
+        }
     }
 }
 
@@ -225,6 +237,33 @@ fn l01_an_error_at_any_step_of_start_takes_the_start_back_and_a_retry_succeeds()
         assert_eq!(bench.berth().state(), "running");
         bench.berth().stop().output().assert_good();
         stopped.assert_back(&bench.scope, SETTLED);
+    }
+    panic!("not untouched after {MOST_STEPS} steps: {:?}", bench.fault.struck);
+}
+
+#[test]
+fn l01_an_error_at_any_step_of_a_create_that_starts_leaves_nothing_and_a_retry_succeeds() {
+    let mut bench = Bench::set_up("as");
+    let assign = |bench: &Bench| bench.host.assign_command(&bench.user, &[]).output();
+    for number in 1..=MOST_STEPS {
+        bench.fault.arm(number, Mode::Error);
+        let created = assign(&bench);
+        let Some(step) = bench.fault.disarm() else {
+            created.assert_good();
+            bench.delete().assert_good();
+            bench.assert_empty("at the end");
+            return bench.fault.saw(&["make disk", "bind user socket", "execute shim", "make control groups", "make the link"]);
+        };
+        assert_eq!(created.status, 1, "{step}: {created:?}");
+        assert!(created.stderr.contains(&step), "the message tells the step {step:?}: {created:?}");
+        bench.assert_empty(&format!("assign, error at step {number}, {step}"));
+        // The first steps are those of a create without a start, and tried there.
+        if ["execute shim", "make the link"].contains(&step.as_str()) {
+            assign(&bench).assert_good();
+            bench.berth().await_docker();
+            bench.delete().assert_good();
+            bench.assert_empty(&format!("deleted after an error at {step}"));
+        }
     }
     panic!("not untouched after {MOST_STEPS} steps: {:?}", bench.fault.struck);
 }

@@ -30,11 +30,16 @@ impl Owner {
             Request::Delete { reply } => (self.delete().await, reply),
         };
         self.publish();
+        // Whoever hears that it is gone must not find it any more.
+        if matches!(self.life, Life::Gone) {
+            self.node.forget(&self.record.user, self.record.id);
+        }
         // Whoever asked may have gone meanwhile.
         let _ = reply.send(answer.map(|()| self.status_now()));
     }
 
     async fn ensure(&mut self, ensure: &Ensure, account: &HostUser) -> Result<(), Unmet> {
+        let new = matches!(self.life, Life::New);
         match self.life {
             Life::New => self.create().await?,
             Life::Remains if self.record.phase != Phase::Present => {
@@ -52,11 +57,16 @@ impl Owner {
             Wanted::Stopped => self.stop(STOP_DEADLINE).await?,
             Wanted::Running => {
                 self.back_off.reset();
-                self.start().await.map_err(|reason| {
+                if let Err(reason) = self.start().await {
                     let detail = format!("the berth of {} did not start: {reason}", self.record.user);
-                    let hint = format!("berth logs {0}; berth doctor; then: berth start {0}", self.record.user);
-                    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "start_failed", detail).hint(hint)
-                })?;
+                    let refusal = Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "start_failed", detail);
+                    // What was to be made running and does not run is taken back, so that the same request can be made again.
+                    let hint = match new && self.take_away().await.is_ok() {
+                        true => "nothing of it is left; see berth doctor, then ask again; to look inside of it, make it stopped".to_owned(),
+                        false => format!("berth logs {0}; berth doctor; then: berth start {0}", self.record.user),
+                    };
+                    return Err(refusal.hint(hint).into());
+                }
             }
         }
         Ok(())
