@@ -13,15 +13,18 @@ use std::{
 
 fn main() -> ExitCode {
     let Some(path) = env::args_os().nth(1) else {
-        eprintln!("usage: berth-tests-stream SOCKET");
+        eprintln!("usage: berth-tests-stream SOCKET [open]   (open: the end of the input is not passed on)");
         return ExitCode::from(2);
     };
+    let half_close = env::args_os().nth(2).is_none();
     let copied = UnixStream::connect(&path).and_then(|socket| {
         let mut to = socket.try_clone()?;
         // Ends with the process when the other side closes first.
         thread::spawn(move || {
             let done = copy(&mut io::stdin().lock(), &mut to);
-            let _ = to.shutdown(Shutdown::Write);
+            if half_close {
+                let _ = to.shutdown(Shutdown::Write);
+            }
             done
         });
         copy(&mut &socket, &mut io::stdout().lock())
