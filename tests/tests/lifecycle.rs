@@ -102,9 +102,9 @@ struct Small {
 }
 
 impl Small {
-    fn mount(dir: PathBuf, size: &str) -> Self {
+    fn mount(dir: PathBuf, options: &str) -> Self {
         fs::create_dir_all(&dir).unwrap();
-        Run::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size},mode=0711"), "none"]).arg(&dir).ok();
+        Run::new("mount").args(["-t", "tmpfs", "-o", &format!("{options},mode=0711"), "none"]).arg(&dir).ok();
         Self { dir }
     }
 }
@@ -122,19 +122,21 @@ fn a_full_host_disk_during_create_is_undone() {
     let scope = Scope::slot(&host.slot);
     host.assign(&b, &["--no-start"]).delete().ok();
     let before = Snapshot::take(&scope);
-    // Room for an empty file, not for what mke2fs writes into it; and as much promised as the policy allows.
-    host.stop_node();
-    let small = Small::mount(host.state_dir.join("berths"), "1100k");
-    host.start_node();
-    let refused = host.assign_command(&a, &["--no-start", "--disk", "1g"]).fails();
-    assert_eq!(refused.status, 5, "{refused:?}");
-    assert!(refused.stderr.contains("disk") || refused.stderr.contains("space"), "{refused:?}");
-    assert_eq!(fs::read_dir(&small.dir).unwrap().count(), 0, "what was half made is gone");
-    assert_eq!(host.berth(["show", &a.name]).output().status, 3);
-    host.stop_node();
-    drop(small);
-    host.start_node();
-    before.assert_back(&scope, SOON);
+    // Too small, which is seen before anything is made; then no inode for the directory, and one for the directory alone.
+    for (options, why) in [("size=1100k", "does not fit"), ("size=2g,nr_inodes=1", "No space"), ("size=2g,nr_inodes=2", "No space")] {
+        host.stop_node();
+        let small = Small::mount(host.state_dir.join("berths"), options);
+        host.start_node();
+        let refused = host.assign_command(&a, &["--no-start", "--disk", "1g"]).fails();
+        assert_eq!(refused.status, 5, "{options}: {refused:?}");
+        assert!(refused.stderr.contains(why) && refused.stderr.contains("hint: "), "{options}: {refused:?}");
+        assert_eq!(fs::read_dir(&small.dir).unwrap().count(), 0, "{options}: what was half made is gone");
+        assert_eq!(host.berth(["show", &a.name]).output().status, 3, "{options}");
+        host.stop_node();
+        drop(small);
+        host.start_node();
+        before.assert_back(&scope, SOON);
+    }
     // With room again, the same call works.
     host.assign(&a, &["--no-start"]);
 }
@@ -147,7 +149,7 @@ fn a_full_disk_under_the_records_is_told_and_undone() {
     host.stop_node();
     let kept = host.slot.dir.join("node.kept");
     Run::new("cp").arg("-a").arg(&node).arg(&kept).ok();
-    let small = Small::mount(node.clone(), "256k");
+    let small = Small::mount(node.clone(), "size=256k");
     Run::new("cp").arg("-a").arg(kept.join(".")).arg(&node).ok();
     host.start_node();
     let scope = Scope::slot(&host.slot);
