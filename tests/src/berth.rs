@@ -203,7 +203,8 @@ impl<'h> Berth<'h> {
         http::request(&self.socket(), method, path, None)
     }
 
-    /// Loads the image [`BUSYBOX`] unless it is there.
+    /// Loads the image [`BUSYBOX`] unless it is there. Its containers are stopped by SIGKILL: their PID 1 is mostly one that does not
+    /// heed SIGTERM, for which Docker would wait ten seconds; say `--stop-signal TERM` where it matters.
     #[track_caller]
     pub fn load_busybox(&self) {
         if self.docker(&["image", "inspect", "--format", "{{.Id}}", BUSYBOX]).output().success() {
@@ -211,7 +212,7 @@ impl<'h> Berth<'h> {
         }
         let tar = self.host.cache.as_ref().expect("the instance has images").busybox();
         let bytes = fs::read(tar).expect("read busybox.tar");
-        self.docker(&["import", "-", BUSYBOX]).input(bytes).ok();
+        self.docker(&["import", "--change", "STOPSIGNAL SIGKILL", "-", BUSYBOX]).input(bytes).ok();
     }
 
     /// `docker run --rm ARGS busybox sh -c SCRIPT`, the output.

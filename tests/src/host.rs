@@ -341,6 +341,8 @@ impl Drop for Host {
         }
         let server = lock(&self.server).take().is_none_or(|s| s.stop(DAEMON));
         let node = lock(&self.node).take().is_none_or(|n| n.stop(DAEMON));
+        // The order in which a berth stops has tests of its own; here it would only take time.
+        self.slot.kill_payloads();
         let teardown = Run::new(programs::find("berth-node")).args(["teardown", "--all", "--yes", "--config"]).arg(self.slot.node_config());
         let teardown = teardown.limit(Duration::from_secs(120)).output_within();
         let left = self.slot.left();

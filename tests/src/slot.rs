@@ -177,6 +177,15 @@ impl Slot {
         }
     }
 
+    /// Kills what runs inside the berths of this slot; their shims see it and end.
+    pub fn kill_payloads(&self) {
+        for group in self.groups() {
+            for dir in below(&group).into_iter().filter(|d| d.file_name().is_some_and(|n| n == "payload")) {
+                let _ = fs::write(dir.join("cgroup.kill"), "1");
+            }
+        }
+    }
+
     fn remove_groups(&self) {
         for group in self.groups() {
             within(Duration::from_secs(10), || {
