@@ -8,13 +8,12 @@ mod v1;
 mod v2;
 
 use std::{
-    fs,
-    os::fd::AsFd,
+    fs::{self, File},
+    io::{ErrorKind, Read, Seek},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, Step};
@@ -190,24 +189,27 @@ impl Group {
     /// Kills every process of one half, forks included.
     pub fn kill(&self, part: Part) -> Result<()> {
         match fs::write(self.unified(part).join("cgroup.kill"), "1") {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             done => done.step("kill", self.unified(part).display()),
         }
     }
 
-    /// Waits until one half has no process left; told by the kernel, not polled.
+    /// Waits until one half has no process left; told by the kernel, not polled. The file itself is waited for (cgroups(7)): the inotify
+    /// instances of root are few, and others may have used them up.
     pub fn wait_empty(&self, part: Part, deadline: Duration) -> Result<()> {
         let events = self.unified(part).join("cgroup.events");
         let end = Instant::now() + deadline;
-        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).step("watch", events.display())?;
-        if events.exists() {
-            inotify.add_watch(&events, AddWatchFlags::IN_MODIFY).step("watch", events.display())?;
-        }
+        let mut file = match File::open(&events) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            opened => opened.step("open", events.display())?,
+        };
         loop {
-            match fs::read_to_string(&events) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            let mut text = String::new();
+            match file.rewind().and_then(|()| file.read_to_string(&mut text)) {
+                // The group was removed meanwhile.
+                Err(error) if error.raw_os_error() == Some(nix::libc::ENODEV) => return Ok(()),
                 Err(error) => return Err(error).step("read", events.display()),
-                Ok(text) if text.contains("populated 0") => return Ok(()),
+                Ok(_) if text.contains("populated 0") => return Ok(()),
                 Ok(_) => {}
             }
             let left = end.saturating_duration_since(Instant::now());
@@ -215,9 +217,11 @@ impl Group {
                 return Err(Error::Invalid(format!("processes of {} did not end within {deadline:?}", self.path.display())));
             }
             let timeout = rustix::event::Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
-            let mut ready = [rustix::event::PollFd::from_borrowed_fd(inotify.as_fd(), rustix::event::PollFlags::IN)];
-            rustix::event::poll(&mut ready, Some(&timeout)).step("wait for", events.display())?;
-            let _ = inotify.read_events();
+            let mut changed = [rustix::event::PollFd::new(&file, rustix::event::PollFlags::PRI)];
+            match rustix::event::poll(&mut changed, Some(&timeout)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error).step("wait for", events.display()),
+            }
         }
     }
 
@@ -269,7 +273,7 @@ fn remove_tree(dir: &Path) -> Result<()> {
     let mut order = Vec::new();
     while let Some(dir) = stack.pop() {
         let entries = match fs::read_dir(&dir) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
             entries => entries.step("list", dir.display())?,
         };
         for entry in entries.flatten() {
@@ -290,7 +294,7 @@ fn remove_empty(dir: &Path) -> Result<()> {
     let end = Instant::now() + Duration::from_secs(5);
     loop {
         match fs::remove_dir(dir) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) && Instant::now() < end => {
                 std::thread::sleep(Duration::from_millis(2));
             }
