@@ -3,24 +3,18 @@
 use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom},
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::fs::MetadataExt,
-    },
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    sync::mpsc,
-};
-
-use crate::descriptor::watch;
+use tokio::{sync::mpsc, time::sleep};
 
 /// Bytes of one file that are read at most; the shim keeps each well below.
 const MOST: u64 = 8 << 20;
 const PIECE: usize = 32 * 1024;
+/// How often a followed file is looked at. A watch would tell at once, but root has 128 inotify instances and everybody may follow.
+const PACE: Duration = Duration::from_millis(200);
 
 /// The last lines of a berth's console.
 #[derive(Clone, Debug)]
@@ -55,8 +49,8 @@ impl Console {
     }
 
     async fn run(&self, tail: Option<usize>, follow: bool, to: &mpsc::Sender<io::Result<Vec<u8>>>) -> io::Result<()> {
-        // Watched before it is read: nothing falls between.
-        let added_to = if follow { follow_file(&self.current)? } else { None };
+        // Opened before it is read: nothing falls between, whatever becomes of the name.
+        let added_to = if follow { open(&self.current)? } else { None };
         let console = self.clone();
         let (text, mut at) = tokio::task::spawn_blocking(move || console.read(tail)).await.map_err(io::Error::other)??;
         for piece in text.chunks(PIECE) {
@@ -64,15 +58,11 @@ impl Console {
                 return Ok(());
             }
         }
-        let Some((watch, inotify, mut file)) = added_to else { return Ok(()) };
+        let Some(mut file) = added_to else { return Ok(()) };
         loop {
             tokio::select! {
                 () = to.closed() => return Ok(()),
-                ready = watch.readable() => {
-                    let mut ready = ready?;
-                    while inotify.read_events().is_ok() {}
-                    ready.clear_ready();
-                }
+                () = sleep(PACE) => {}
             }
             while let Some(piece) = added(&mut file, &mut at)? {
                 if to.send(Ok(piece)).await.is_err() {
@@ -86,14 +76,11 @@ impl Console {
     }
 }
 
-fn follow_file(path: &Path) -> io::Result<Option<(AsyncFd<OwnedFd>, Inotify, File)>> {
-    let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        file => file?,
-    };
-    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-    inotify.add_watch(path, AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_ATTRIB | AddWatchFlags::IN_DELETE_SELF)?;
-    Ok(Some((watch(inotify.as_fd().try_clone_to_owned()?, Interest::READABLE)?, inotify, file)))
+fn open(path: &Path) -> io::Result<Option<File>> {
+    match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        file => file.map(Some),
+    }
 }
 
 /// The next piece behind `at`. A file that became shorter was begun anew.
