@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
-use berth_tests::{Berth, Host, Options, Run, Running, User, programs, until};
+use berth_tests::{Berth, Host, Options, Run, User, programs, until};
 use serde_json::Value;
 
 const NAMESPACES: [&str; 8] = ["pid", "mnt", "net", "ipc", "uts", "user", "cgroup", "time"];
@@ -224,15 +224,17 @@ fn i07_a_deleted_berths_range_goes_to_nobody_while_it_is_in_quarantine() {
     assert_eq!(host.new_berth("b").id_base(), first);
 }
 
-/// The probe as a host user, holding what it got.
-fn hold_on_host(user: &User, args: &[&str]) -> (Running, Value) {
+/// What the probe gets as a host user; it has given it back when this returns.
+fn fill_on_host(user: &User, args: &[&str]) -> Value {
     let probe = user.home.join("berth-probe");
     if !probe.exists() {
         fs::copy(programs::find("berth-probe"), &probe).expect("copy the probe");
     }
     let mut running = user.run(&probe.to_string_lossy()).args(args).spawn();
     let line = running.line(SOON).expect("the probe says something");
-    (running, serde_json::from_str(&line).expect("JSON"))
+    let ended = running.finish(SOON);
+    assert!(ended.success(), "{ended:?}");
+    serde_json::from_str(&line).expect("JSON")
 }
 
 #[test]
@@ -244,18 +246,19 @@ fn i08_a_berth_that_uses_up_kernel_resources_takes_them_from_nobody() {
     for kind in ["inotify-fill", "mqueue-fill", "keys-fill", "timers-fill", "lock-fill"] {
         // Queues need a mount of their own; a host user has none.
         let on_host = kind != "mqueue-fill";
-        let before = on_host.then(|| hold_on_host(&someone, &[kind]).1);
+        let before = on_host.then(|| fill_on_host(&someone, &[kind]));
         let (of_a, taken) = a.hold(&[kind]);
         assert!(!taken["errno"].is_null() && taken["count"].as_u64() > Some(0), "{kind} has no limit: {taken}");
         let (of_b, left) = b.hold(&[kind]);
         assert!(left["count"].as_u64() >= taken["count"].as_u64(), "{kind}: A got {taken}, B was left {left}");
         if on_host {
-            let after = hold_on_host(&other, &[kind]).1;
+            let after = fill_on_host(&other, &[kind]);
             assert_eq!(before, Some(after), "{kind}: what a host user gets");
         }
         let mut root = Run::new(programs::find("berth-probe")).args(["inotify-fill"]).spawn();
         let of_root = root.line(SOON).expect("the probe says something");
         assert!(serde_json::from_str::<Value>(&of_root).expect("JSON")["count"].as_u64() > Some(20), "{kind}: root got {of_root}");
+        drop(root);
         for (running, whose) in [(of_a, "A"), (of_b, "B")] {
             let output = running.finish(SOON);
             assert!(output.success(), "{whose}: {output:?}");

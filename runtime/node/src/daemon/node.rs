@@ -174,7 +174,9 @@ impl Node {
             };
             let request = |reply| Request::Ensure { ensure: Box::new(ensure.clone()), account: account.clone(), reply };
             match berth.ask(request).await {
-                Ok(status) if ensure.wanted == Wanted::Running => return Ok(until_ready(&berth, status).await),
+                Ok(status) if ensure.wanted == Wanted::Running && self.has_engine(&ensure.image).await => {
+                    return Ok(until_ready(&berth, status).await);
+                }
                 Ok(status) => return Ok(status),
                 Err(Unmet::Refused(refusal)) => return Err(refusal),
                 // It was just taken away; its owner forgets it in a moment.
@@ -255,6 +257,14 @@ impl Node {
         let berth = berth::spawn(self, record, Origin::New);
         registry.berths.insert(account.name.clone(), Arc::clone(&berth));
         Ok(berth)
+    }
+
+    /// False for an image with an entry point of its own: whether that ever starts a Docker nobody knows, so nobody waits for it.
+    async fn has_engine(self: &Arc<Self>, image: &str) -> bool {
+        let (node, image) = (Arc::clone(self), image.to_owned());
+        let found = tokio::task::spawn_blocking(move || node.host.images.get(&image)).await;
+        let config = found.ok().and_then(Result::ok).flatten().and_then(|image| image.config);
+        config.is_none_or(|config| berth::entry(&config).is_empty())
     }
 
     pub(crate) async fn stop_berth(&self, user: &str) -> Result<BerthStatus, Refusal> {

@@ -27,6 +27,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use owner::{Origin, READY_DEADLINE, spawn};
+pub(crate) use spawn::entry;
 
 use super::{host::Host, record::Record, refusal::Refusal};
 

@@ -102,7 +102,7 @@ fn bundle(host: &Host, record: &Record) -> Result<Bundle> {
 }
 
 /// What the image wants to be PID 1's successor; empty: the engine of the image. A shell that would end at once is no entry point.
-fn entry(config: &image::Config) -> Vec<String> {
+pub(crate) fn entry(config: &image::Config) -> Vec<String> {
     let shell = |name: &String| matches!(name.rsplit('/').next(), Some("sh" | "bash" | "dash" | "ash"));
     if config.entrypoint.is_empty() && config.cmd.first().is_none_or(shell) {
         return Vec::new();
