@@ -140,6 +140,9 @@ fn what_a_berth_has_is_shown_changed_and_shown_again() {
     assert!(host.berth(["show", a.name()]).ok().contains("student"));
     assert!(host.berth(["logs", a.name(), "--tail", "5"]).ok().lines().count() <= 5);
     assert!(host.berth(["logs", a.name()]).ok().contains("API listen on /run/docker.sock"));
+    let mut followed = host.berth(["logs", a.name(), "--follow", "--tail", "0"]).spawn();
+    a.restart().ok();
+    followed.line_with("API listen on /run/docker.sock", SOON);
 }
 
 #[test]
