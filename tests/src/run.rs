@@ -105,6 +105,7 @@ impl Run {
     #[track_caller]
     pub fn output_within(mut self) -> Result<Output, Output> {
         let shown = show(&self.command);
+        let begun = Instant::now();
         self.command.stdin(if self.input.is_some() { Stdio::piped() } else { Stdio::null() });
         self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self.command.spawn().unwrap_or_else(|e| panic!("cannot run {shown}: {e}"));
@@ -127,6 +128,9 @@ impl Run {
         // A grandchild may hold a pipe open: what came until a while after the end is what counts.
         let grace = Instant::now() + Duration::from_secs(5);
         let output = Output { command: shown, status, stdout: collect(&stdout, grace), stderr: collect(&stderr, grace) };
+        if std::env::var_os("BERTH_TEST_TRACE").is_some() {
+            eprintln!("{:7.3} s  {}", begun.elapsed().as_secs_f64(), output.command);
+        }
         if ended { Ok(output) } else { Err(output) }
     }
 

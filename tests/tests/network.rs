@@ -27,7 +27,7 @@ fn reach_from_container(berth: &Berth, address: &str, port: u16) -> Option<Strin
 fn reached(berth: &Berth, addresses: &[String], port: u16) -> Vec<String> {
     let all = addresses.join(" ");
     let inside =
-        format!("for a in {all}; do ( timeout 2 bash -c \"cat < /dev/tcp/$a/{port}\" 2>/dev/null | sed \"s/^/$a: /\" ) & done; wait");
+        format!("for a in {all}; do ( timeout 1 bash -c \"cat < /dev/tcp/$a/{port}\" 2>/dev/null | sed \"s/^/$a: /\" ) & done; wait");
     let container = format!("for a in {all}; do ( nc -w 1 $a {port} < /dev/null 2>/dev/null | sed \"s/^/container: $a: /\" ) & done; wait");
     let (inside, container) = (berth.exec(&["bash", "-c", &inside]).ok(), berth.docker_run(&[], &container));
     assert!(container.success(), "{container:?}");
