@@ -104,7 +104,7 @@ fn i03_every_namespace_differs_from_the_host_and_from_every_other_berth() {
         let three = BTreeSet::from([&here[index], &of_a[index], &of_b[index]]);
         assert_eq!(three.len(), 3, "{name}: {three:?}");
     }
-    // What enters, and what Docker runs in the namespaces of "its host", is inside too.
+    // What enters is inside too.
     let inside = a.tells(&["nsids"]);
     for (index, name) in NAMESPACES.iter().enumerate() {
         assert_eq!(inside[name], Value::from(of_a[index].as_str()), "{name} of an exec");
