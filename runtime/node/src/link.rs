@@ -6,12 +6,13 @@
 
 use std::net::SocketAddr;
 
+use berth_protocol::{Idle, Ports, PublishedPort, Sleep};
 use berth_runtime::container::Bundle;
 use serde::{Deserialize, Serialize};
 
 /// Version of these messages. A node accepts any shim of at least [`OLDEST`].
-pub const VERSION: u32 = 1;
-pub const OLDEST: u32 = 1;
+pub const VERSION: u32 = 2;
+pub const OLDEST: u32 = 2;
 
 /// Longest message in bytes.
 pub const MAX_MESSAGE: usize = 128 * 1024;
@@ -20,7 +21,8 @@ pub const MAX_MESSAGE: usize = 128 * 1024;
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ToShim {
     /// First message, once. Descriptors: user's listening socket, listening control socket, console log, older console log (both open
-    /// for reading and writing), exit record (see [`ExitRecord`]).
+    /// for reading and writing), exit record (see [`ExitRecord`]), spool of calls (for reading and writing), then one detached mount for each
+    /// of the bundle's shares, in order.
     Start(Box<Start>),
     /// Answered by [`FromShim::Status`].
     Status,
@@ -30,6 +32,27 @@ pub enum ToShim {
     Disk,
     /// Stop in order, then kill after `deadline_ms`. Answered by [`FromShim::Ok`]; the shim exits when the berth has ended.
     Stop { deadline_ms: u64 },
+    /// Barred by an administrator: frozen, ports closed, every new connection answered with the reason. Answered by [`FromShim::Ok`].
+    Suspend { reason: String },
+    /// No longer barred. Answered by [`FromShim::Ok`].
+    Resume,
+    /// Thaw, if asleep, and count as a use. Answered by [`FromShim::Ok`].
+    Use,
+    /// New rules for ports and sleep. Answered by [`FromShim::Ok`].
+    Policy { ports: Ports, idle: Idle },
+    /// The host's firewall keeps strangers from exactly these ports of 127.0.0.1 from now on: those of the last [`Event::Ports`] that
+    /// are pending may open. Answered by [`FromShim::Ok`].
+    Guarded { ports: Vec<Guarded> },
+    /// Everything before this position of the spool of calls was stored elsewhere. Answered by [`FromShim::Ok`].
+    CallsTaken { position: u64 },
+}
+
+/// A port of 127.0.0.1 that is guarded.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Guarded {
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    pub port: u16,
 }
 
 /// What a shim needs to start its berth.
@@ -42,6 +65,12 @@ pub struct Start {
     pub dns: Vec<SocketAddr>,
     /// Most connections that the user may hold open at once.
     pub max_connections: u32,
+    pub ports: Ports,
+    pub idle: Idle,
+    /// Directories of the host that could not be brought in, and why: path, a sentence. Read-only empty covers are there.
+    pub covers: Vec<(String, String)>,
+    /// Position in the spool of calls before which everything was stored elsewhere.
+    pub calls_taken: u64,
 }
 
 /// The host user whose berth this is.
@@ -80,6 +109,23 @@ pub enum Event {
         reason: String,
     },
     Stopping,
+    /// The whole berth sleeps: nobody used it and nothing ran in it.
+    Frozen(Sleep),
+    Thawed,
+    /// Nobody used it for `idle.stop_after`: the node is to stop it.
+    IdleTooLong(Sleep),
+    /// What containers publish, all of it, whenever that changes; also what is pending.
+    Ports {
+        ports: Vec<PublishedPort>,
+    },
+    /// Number of containers that run inside, whenever that changes.
+    Containers {
+        running: u32,
+    },
+    /// The spool of calls ends at this position now; told at most ten times a second.
+    Calls {
+        end: u64,
+    },
     /// The start failed and was undone; the chain of errors, outermost first.
     Failed {
         error: String,
@@ -102,6 +148,16 @@ pub struct Status {
     pub connections: u32,
     /// Milliseconds since the epoch.
     pub started_at: i64,
+    /// While it is frozen for being idle.
+    pub sleep: Option<Sleep>,
+    /// Why it is barred.
+    pub suspended: Option<String>,
+    /// Milliseconds since the epoch.
+    pub last_used_at: i64,
+    pub running_containers: Option<u32>,
+    pub ports: Vec<PublishedPort>,
+    /// Where the spool of calls ends.
+    pub calls_end: u64,
 }
 
 /// Content of the exit record: JSON, written once and synced before the shim exits. An empty file: the shim was killed.

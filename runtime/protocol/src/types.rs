@@ -3,7 +3,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::Limits;
+use crate::{Limits, Policy, PublishedPort, Sleep};
 
 /// Identity of a berth; names its directory, cgroup and record. Made by the server (UUIDv7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -37,6 +37,12 @@ pub struct Ensure {
     pub wanted: Wanted,
     /// Accept an account below the host's `UID_MIN`. Uid 0 is never accepted.
     pub allow_system: bool,
+    /// Ports and idle times apply to a running berth at once, home and paths at its next start.
+    #[serde(default)]
+    pub policy: Policy,
+    /// Barred by an administrator, and why (a sentence): frozen if it runs, not to be woken; overrides `wanted`.
+    #[serde(default)]
+    pub suspended: Option<String>,
 }
 
 /// State of a berth as the node sees it.
@@ -87,6 +93,20 @@ pub struct BerthStatus {
     /// Milliseconds since the epoch.
     pub started_at: Option<i64>,
     pub usage: Option<Usage>,
+    /// Why an administrator barred it.
+    #[serde(default)]
+    pub suspended: Option<String>,
+    /// When and why it fell asleep, while it is frozen or since it was stopped for being idle.
+    #[serde(default)]
+    pub sleep: Option<Sleep>,
+    /// Last use that counts (not a poll of an editor); milliseconds since the epoch.
+    #[serde(default)]
+    pub last_used_at: Option<i64>,
+    /// Inner containers that run; `None` while that is not known.
+    #[serde(default)]
+    pub running_containers: Option<u32>,
+    #[serde(default)]
+    pub ports: Vec<PublishedPort>,
 }
 
 /// Use of a running berth, read from the kernel when asked for.

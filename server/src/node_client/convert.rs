@@ -107,6 +107,8 @@ impl From<&Ensure> for wire::Ensure {
                 EnsureWanted::Stopped => wire::Wanted::Stopped,
             },
             allow_system: ensure.allow_system,
+            policy: wire::Policy::default(),
+            suspended: None,
         }
     }
 }

@@ -201,6 +201,11 @@ async fn ensure(State(node): State<FakeNode>, Segment(user): Segment<String>, Js
         pid: None,
         started_at: None,
         usage: None,
+        suspended: None,
+        sleep: None,
+        last_used_at: None,
+        running_containers: None,
+        ports: Vec::new(),
     });
     status.limits = ensure.limits;
     match ensure.wanted {

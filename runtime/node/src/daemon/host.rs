@@ -85,6 +85,7 @@ impl Host {
         for (dir, mode) in [
             (layout.node_dir(), 0o700),
             (layout.records(), 0o700),
+            (layout.spools(), 0o700),
             (layout.berths(), 0o700),
             (layout.images(), 0o700),
             (layout.berth_logs(), 0o700),

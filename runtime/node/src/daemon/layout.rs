@@ -112,6 +112,15 @@ impl Layout {
         self.berth_dir(id).join("disk.img")
     }
 
+    /// Spools of Docker API calls; they outlive their berths until they were fetched.
+    pub(crate) fn spools(&self) -> PathBuf {
+        self.node_dir().join("calls")
+    }
+
+    pub(crate) fn calls(&self, id: BerthId) -> PathBuf {
+        self.spools().join(format!("{id}.jsonl"))
+    }
+
     pub(crate) fn images(&self) -> PathBuf {
         self.state.join("images")
     }

@@ -148,6 +148,11 @@ impl Node {
             pid: None,
             started_at: None,
             usage: None,
+            suspended: None,
+            sleep: None,
+            last_used_at: None,
+            running_containers: None,
+            ports: Vec::new(),
             user,
         })
     }
@@ -252,6 +257,9 @@ impl Node {
             phase: Phase::Creating,
             intent: Intent::Stopped,
             last_exit: None,
+            policy: ensure.policy.clone(),
+            suspended: None,
+            sleep: None,
             created_at: now_ms(),
         };
         let berth = berth::spawn(self, record, Origin::New);

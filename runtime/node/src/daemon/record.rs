@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use berth_protocol::{BerthId, Limits};
+use berth_protocol::{BerthId, Limits, Policy, Sleep};
 use berth_runtime::{
     Error,
     error::{Result, Step},
@@ -46,6 +46,14 @@ pub(crate) struct Record {
     pub(crate) phase: Phase,
     pub(crate) intent: Intent,
     pub(crate) last_exit: Option<LastExit>,
+    #[serde(default)]
+    pub(crate) policy: Policy,
+    /// Why an administrator barred it; `intent` stays what it was, and is taken up again afterwards.
+    #[serde(default)]
+    pub(crate) suspended: Option<String>,
+    /// When and why it was stopped for being idle; gone at the next start.
+    #[serde(default)]
+    pub(crate) sleep: Option<Sleep>,
     /// Milliseconds since the epoch.
     pub(crate) created_at: i64,
 }
@@ -66,8 +74,6 @@ pub(crate) enum Intent {
     Running,
     /// It sleeps until a connection comes.
     Stopped,
-    /// Barred by an administrator: a connection does not wake it.
-    Suspended,
 }
 
 /// How the last run ended.
@@ -232,6 +238,9 @@ pub(crate) mod tests {
             phase: Phase::Present,
             intent: Intent::Stopped,
             last_exit: None,
+            policy: Policy::default(),
+            suspended: None,
+            sleep: None,
             created_at: 0,
         }
     }

@@ -112,6 +112,11 @@ impl Control {
                 self.state.ask_stop(Duration::from_millis(deadline_ms));
                 Ok(())
             }
+            ToShim::Use => {
+                self.state.usage.touch();
+                send(node, &FromShim::Ok, &[]).await
+            }
+            other => refuse(node, format!("{other:?} is not understood")).await,
         }
     }
 
@@ -129,6 +134,12 @@ impl Control {
             stopping: self.state.stopping(),
             connections: self.proxy.open(),
             started_at: self.state.started_at,
+            sleep: None,
+            suspended: None,
+            last_used_at: self.state.usage.last(),
+            running_containers: self.state.containers.borrow().running,
+            ports: self.state.containers.borrow().ports.clone(),
+            calls_end: 0,
         }
     }
 }

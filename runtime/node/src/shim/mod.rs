@@ -24,6 +24,7 @@ mod pipe;
 mod proxy;
 mod scratch;
 mod state;
+mod usage;
 
 use std::{
     fs::File,
@@ -74,6 +75,7 @@ struct Handed {
     console: File,
     older_console: File,
     exit_record: File,
+    calls: File,
 }
 
 /// The whole life of a shim.
@@ -118,10 +120,11 @@ fn receive_start() -> io::Result<(OwnedFd, Start, Handed)> {
     let (message, descriptors) =
         packet::receive(&node, &mut vec![0; MAX_MESSAGE])?.ok_or_else(|| invalid("the node closed the connection"))?;
     let ToShim::Start(start) = message else { return Err(invalid("the first message is not a start")) };
-    let Ok([user, control, console, older, exit]) = <[OwnedFd; 5]>::try_from(descriptors) else {
-        return Err(invalid("the start message comes with five descriptors"));
+    let Ok([user, control, console, older, exit, calls]) = <[OwnedFd; 6]>::try_from(descriptors) else {
+        return Err(invalid("the start message comes with six descriptors"));
     };
-    let handed = Handed { user, control, console: console.into(), older_console: older.into(), exit_record: exit.into() };
+    let handed =
+        Handed { user, control, console: console.into(), older_console: older.into(), exit_record: exit.into(), calls: calls.into() };
     Ok((node, *start, handed))
 }
 

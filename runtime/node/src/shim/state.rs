@@ -10,6 +10,9 @@ use tokio::{
     time::sleep,
 };
 
+use berth_protocol::PublishedPort;
+
+use super::usage::Usage;
 use crate::link::Event;
 
 /// Events that a node connection may be behind before it is dropped.
@@ -29,9 +32,20 @@ pub(crate) enum Engine {
     Failed(String),
 }
 
+/// The inner containers, as far as they are known; kept by the task that follows the inner Docker's events.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Containers {
+    /// Running, paused or between two restarts; `None` while nobody could look.
+    pub(crate) running: Option<u32>,
+    /// What they publish, with how that stands on the host.
+    pub(crate) ports: Vec<PublishedPort>,
+}
+
 /// Shared by all tasks.
 #[derive(Debug)]
 pub(crate) struct State {
+    pub(crate) usage: Usage,
+    pub(crate) containers: watch::Sender<Containers>,
     engine: watch::Sender<Engine>,
     /// When PID 1 is killed; `None` while nobody wants a stop.
     stop: watch::Sender<Option<Instant>>,
@@ -45,6 +59,8 @@ pub(crate) struct State {
 impl State {
     pub(crate) fn new() -> Self {
         Self {
+            usage: Usage::new(),
+            containers: watch::Sender::default(),
             engine: watch::Sender::new(Engine::Starting),
             stop: watch::Sender::new(None),
             events: broadcast::Sender::new(BACKLOG),

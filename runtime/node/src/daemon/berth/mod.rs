@@ -131,6 +131,11 @@ fn resting(host: &Host, record: &Record) -> BerthStatus {
         pid: None,
         started_at: None,
         usage: None,
+        suspended: None,
+        sleep: None,
+        last_used_at: None,
+        running_containers: None,
+        ports: Vec::new(),
     }
 }
 

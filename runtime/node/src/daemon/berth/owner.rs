@@ -224,7 +224,7 @@ impl Owner {
             Life::Busy(state) => *state,
             Life::Running(_) => State::Running,
             Life::Remains | Life::Gone => State::Failed,
-            Life::Stopped { .. } if self.record.intent == Intent::Suspended => State::Suspended,
+            Life::Stopped { .. } if self.record.suspended.is_some() => State::Suspended,
             Life::Stopped { .. } if self.conditions.iter().any(|c| FAILURES.contains(&c.kind.as_str())) => State::Failed,
             Life::Stopped { .. } => State::Stopped,
         };

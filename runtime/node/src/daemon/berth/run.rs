@@ -49,7 +49,7 @@ impl Owner {
     /// A connection waits at the socket of a stopped berth.
     pub(super) async fn woken(&mut self) {
         let Life::Stopped { listener, .. } = &self.life else { return };
-        if self.record.intent == Intent::Suspended {
+        if self.record.suspended.is_some() {
             return listener.refuse_waiting(&format!("the berth of {} is suspended by an administrator: ask him", self.record.user));
         }
         if let Some(why) = self.back_off.holds() {
@@ -148,6 +148,7 @@ impl Owner {
                 self.condition("DockerNotReady", reason);
             }
             Event::Stopping => {}
+            Event::Frozen(_) | Event::Thawed | Event::IdleTooLong(_) | Event::Ports { .. } | Event::Containers { .. } | Event::Calls { .. } => {}
             Event::Failed { error } => running.exited = Some(error),
             Event::Exited { status } => running.exited = Some(status),
         }
@@ -169,7 +170,7 @@ impl Owner {
         let wanted = |answer: &FromShim| match request {
             ToShim::Status => matches!(answer, FromShim::Status(_) | FromShim::Refused { .. }),
             ToShim::Listener | ToShim::Disk => matches!(answer, FromShim::Fd | FromShim::Refused { .. }),
-            ToShim::Start(_) | ToShim::Stop { .. } => matches!(answer, FromShim::Ok | FromShim::Refused { .. }),
+            _ => matches!(answer, FromShim::Ok | FromShim::Refused { .. }),
         };
         let mut asked = false;
         loop {

@@ -43,6 +43,7 @@ pub(super) struct Prepared {
     console: File,
     older: File,
     exit: File,
+    calls: File,
 }
 
 /// Makes what lies on the host for one run; what a former run left there is removed first.
@@ -64,6 +65,10 @@ pub(super) fn prepare(host: &Host, record: &Record) -> Result<Prepared> {
         owner: Owner { name: record.user.clone(), uid: record.uid, gid: record.gid },
         dns: host.config.network.dns.clone(),
         max_connections: MAX_CONNECTIONS,
+        ports: berth_protocol::Ports::default(),
+        idle: berth_protocol::Idle::default(),
+        covers: Vec::new(),
+        calls_taken: 0,
     };
     Ok(Prepared {
         start,
@@ -71,6 +76,7 @@ pub(super) fn prepare(host: &Host, record: &Record) -> Result<Prepared> {
         console: open(&layout.console(record.id))?,
         older: open(&layout.older_console(record.id))?,
         exit: open(&exit)?,
+        calls: open(&layout.calls(record.id))?,
     })
 }
 
@@ -155,8 +161,8 @@ pub(super) fn shim(host: &Host, id: BerthId, prepared: &Prepared, theirs: OwnedF
 
 /// Gives the shim its orders, once.
 pub(super) async fn send(channel: &Channel, listener: &Listener, prepared: Prepared) -> io::Result<()> {
-    let Prepared { start, control, console, older, exit } = prepared;
-    let descriptors = [listener.as_fd(), control.as_fd(), console.as_fd(), older.as_fd(), exit.as_fd()];
+    let Prepared { start, control, console, older, exit, calls } = prepared;
+    let descriptors = [listener.as_fd(), control.as_fd(), console.as_fd(), older.as_fd(), exit.as_fd(), calls.as_fd()];
     channel.send(&ToShim::Start(Box::new(start)), &descriptors).await
 }
 
