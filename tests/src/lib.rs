@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod account;
+pub mod bench;
 pub mod berth;
 pub mod cache;
 pub mod daemon;

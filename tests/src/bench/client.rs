@@ -1,0 +1,201 @@
+//! The measuring end: a process with the ids of whoever may use a socket, told by lines on its standard input what to do.
+//!
+//! | command | answer, one line of JSON |
+//! |---|---|
+//! | `keep N` | times of N `_ping`s on one connection |
+//! | `new N` | times of N `_ping`s on a connection each, from connect(2) to the whole answer |
+//! | `get PATH PATIENCE_MS` | one time, from the first connect(2) to the whole answer of a 200; refused connections are tried again |
+//! | `up FRAMING BYTES`, `down FRAMING BYTES` | one time, from the request to the peer's word that it has all, or to the last byte |
+//!
+//! Times are nanoseconds; `{"error": …}` where something failed. Blocking I/O, one thread.
+
+use std::{
+    io::{self, BufRead, Write},
+    os::unix::net::UnixStream,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    unistd::Pid,
+};
+use serde_json::{Value, json};
+
+use super::flow::{self, Framing, Reader, body, broken, head};
+
+const PING: &[u8] = b"GET /_ping HTTP/1.1\r\nHost: docker\r\nUser-Agent: bench\r\n\r\n";
+/// Before any time is taken on a connection.
+const WARM_UP: usize = 20;
+/// Between attempts of `get`.
+const PAUSE: Duration = Duration::from_micros(500);
+
+/// Serves commands for the socket at `path` until the input ends. `cpu`: the only one that this process may use.
+pub fn serve(path: &Path, cpu: Option<usize>) -> io::Result<()> {
+    if let Some(cpu) = cpu {
+        let mut set = CpuSet::new();
+        set.set(cpu).and_then(|()| sched_setaffinity(Pid::this(), &set))?;
+    }
+    for line in io::stdin().lock().lines() {
+        let line = line?;
+        let answer = obey(path, &line.split(' ').collect::<Vec<_>>()).unwrap_or_else(|e| json!({ "error": e.to_string() }));
+        let mut out = io::stdout().lock();
+        writeln!(out, "{answer}").and_then(|()| out.flush())?;
+    }
+    Ok(())
+}
+
+fn obey(path: &Path, words: &[&str]) -> io::Result<Value> {
+    let number = |text: &str| text.parse::<u64>().map_err(|_| broken("not a number"));
+    match words {
+        ["keep", count] => keep(path, number(count)?).map(Value::from),
+        ["new", count] => (0..number(count)?).map(|_| once(path)).collect::<io::Result<Vec<u64>>>().map(Value::from),
+        ["get", target, patience] => get(path, target, Duration::from_millis(number(patience)?)).map(Value::from),
+        ["up", framing, bytes] => up(path, framing.parse().map_err(|e: String| broken(&e))?, number(bytes)?).map(Value::from),
+        ["down", framing, bytes] => down(path, framing.parse().map_err(|e: String| broken(&e))?, number(bytes)?).map(Value::from),
+        _ => Err(broken("an unknown command")),
+    }
+}
+
+fn keep(path: &Path, count: u64) -> io::Result<Vec<u64>> {
+    let stream = UnixStream::connect(path)?;
+    let mut reader = flow::reader(&stream);
+    for _ in 0..WARM_UP {
+        ping(&stream, &mut reader)?;
+    }
+    let timed = |_| {
+        let began = Instant::now();
+        ping(&stream, &mut reader)?;
+        Ok(since(began))
+    };
+    (0..count).map(timed).collect()
+}
+
+fn once(path: &Path) -> io::Result<u64> {
+    let began = Instant::now();
+    let stream = UnixStream::connect(path)?;
+    ping(&stream, &mut flow::reader(&stream))?;
+    Ok(since(began))
+}
+
+fn ping(mut stream: &UnixStream, reader: &mut Reader<'_>) -> io::Result<()> {
+    stream.write_all(PING)?;
+    let head = expect(reader, "200")?;
+    if body(reader, &head)? == b"OK" { Ok(()) } else { Err(broken("_ping did not answer OK")) }
+}
+
+fn get(path: &Path, target: &str, patience: Duration) -> io::Result<u64> {
+    let began = Instant::now();
+    loop {
+        let attempt = UnixStream::connect(path).and_then(|mut stream| {
+            stream.write_all(format!("GET {target} HTTP/1.1\r\nHost: docker\r\nUser-Agent: bench\r\n\r\n").as_bytes())?;
+            let mut reader = flow::reader(&stream);
+            let head = expect(&mut reader, "200")?;
+            body(&mut reader, &head)
+        });
+        match attempt {
+            Ok(_) => return Ok(since(began)),
+            Err(error) if began.elapsed() >= patience => return Err(error),
+            Err(_) => thread::sleep(PAUSE),
+        }
+    }
+}
+
+/// The requests are ones that Docker has, so that whoever reads them on the way reads what it knows: load, save, attach.
+fn up(path: &Path, framing: Framing, bytes: u64) -> io::Result<u64> {
+    let stream = UnixStream::connect(path)?;
+    let mut reader = flow::reader(&stream);
+    let began = Instant::now();
+    let request = match framing {
+        Framing::Length => format!("POST /v1.45/images/load HTTP/1.1\r\nHost: docker\r\nContent-Length: {bytes}\r\n\r\n"),
+        Framing::Chunked => "POST /v1.45/images/load HTTP/1.1\r\nHost: docker\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(),
+        Framing::Upgraded => attach("in", bytes),
+    };
+    (&stream).write_all(request.as_bytes())?;
+    if framing == Framing::Upgraded {
+        expect(&mut reader, "101")?;
+    }
+    flow::send(&stream, framing, bytes)?;
+    let came = match framing {
+        // A line behind the upgrade, where no head can be.
+        Framing::Upgraded => {
+            let mut line = String::new();
+            reader.read_line(&mut line)?;
+            line.into_bytes()
+        }
+        _ => {
+            let head = expect(&mut reader, "200")?;
+            body(&mut reader, &head)?
+        }
+    };
+    let time = since(began);
+    let came = String::from_utf8_lossy(&came).trim().parse::<u64>();
+    if came == Ok(bytes) { Ok(time) } else { Err(broken(&format!("{bytes} bytes were sent, the peer had {came:?}"))) }
+}
+
+fn down(path: &Path, framing: Framing, bytes: u64) -> io::Result<u64> {
+    let stream = UnixStream::connect(path)?;
+    let mut reader = flow::reader(&stream);
+    let began = Instant::now();
+    let request = match framing {
+        Framing::Upgraded => attach("out", bytes),
+        _ => format!("GET /v1.45/images/get?names=x&framing={framing}&bytes={bytes} HTTP/1.1\r\nHost: docker\r\n\r\n"),
+    };
+    (&stream).write_all(request.as_bytes())?;
+    let head = expect(&mut reader, if framing == Framing::Upgraded { "101" } else { "200" })?;
+    if framing != Framing::Upgraded && head.chunked != (framing == Framing::Chunked) {
+        return Err(broken("the answer has another framing"));
+    }
+    let came = flow::receive(&mut reader, framing, bytes)?;
+    let time = since(began);
+    if came == bytes { Ok(time) } else { Err(broken(&format!("{came} of {bytes} bytes came"))) }
+}
+
+fn attach(way: &str, bytes: u64) -> String {
+    format!(
+        "POST /v1.45/containers/x/attach?stream=1&std{way}=1&bytes={bytes} HTTP/1.1\r\nHost: docker\r\nUpgrade: tcp\r\n\
+         Connection: Upgrade\r\nContent-Length: 0\r\n\r\n"
+    )
+}
+
+fn expect(reader: &mut Reader<'_>, status: &str) -> io::Result<flow::Head> {
+    let head = head(reader)?.ok_or_else(|| broken("the connection ended without an answer"))?;
+    if head.first.split(' ').nth(1) == Some(status) {
+        return Ok(head);
+    }
+    let said = body(reader, &head).unwrap_or_default();
+    Err(broken(&format!("not {status}: {} {}", head.first.trim_end(), String::from_utf8_lossy(&said))))
+}
+
+fn since(began: Instant) -> u64 {
+    u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::{super::peer, *};
+
+    /// The two programs against each other, as they meet inside a berth.
+    #[test]
+    fn client_and_peer_understand_each_other_in_every_framing() {
+        let path = std::env::temp_dir().join(format!("berth-bench-{}.sock", std::process::id()));
+        let listener = UnixListener::bind(&path).unwrap();
+        thread::spawn(move || peer::serve(&listener));
+        let obeyed = |line: &str| obey(&path, &line.split(' ').collect::<Vec<_>>());
+        assert_eq!(obeyed("keep 3").unwrap().as_array().unwrap().len(), 3);
+        assert_eq!(obeyed("new 2").unwrap().as_array().unwrap().len(), 2);
+        assert!(obeyed("get /_ping 0").unwrap().as_u64().unwrap() > 0);
+        for framing in Framing::ALL {
+            for way in ["up", "down"] {
+                assert!(obeyed(&format!("{way} {framing} 1000000")).unwrap().as_u64().unwrap() > 0, "{way} {framing}");
+            }
+        }
+        let refused = obeyed("get /nothing 0").unwrap_err().to_string();
+        assert!(refused.contains("404"), "{refused}");
+        assert!(obeyed("up sideways 1").is_err() && obeyed("dance").is_err());
+        std::fs::remove_file(path).unwrap();
+    }
+}

@@ -1,0 +1,55 @@
+//! What `deploy/bench` measures: figures that are ratios to a peer in the same run, in interleaved rounds.
+//!
+//! [`socket`] holds the user's socket against a direct connection, HAProxy and socat, [`wake`] a sleeping and a stopped berth against LXC.
+//! Both run on a [`crate::Host`] of their own, beside an installation. The ends of a measured connection are a static program
+//! ([`client`], [`peer`]): one at work as whoever may use a way, the other inside the berth. No timed test of the suite asserts any of it.
+#![allow(clippy::cast_precision_loss, reason = "figures are shown with four digits")]
+
+pub mod client;
+mod ends;
+mod figures;
+mod flow;
+mod lxc;
+pub mod peer;
+mod process;
+mod proxies;
+pub mod socket;
+mod start;
+mod table;
+pub mod wake;
+
+use std::{fs, time::Instant};
+
+pub use table::Report;
+
+/// What the caller of `deploy/bench` may choose.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Settings {
+    /// Rounds of every interleaved measurement; `None`: as many as each is worth.
+    pub rounds: Option<usize>,
+}
+
+/// Says on standard error where the run is; standard output is the report's.
+struct Progress {
+    began: Instant,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self { began: Instant::now() }
+    }
+
+    fn say(&self, text: &str) {
+        let seconds = self.began.elapsed().as_secs();
+        eprintln!("bench: [{}:{:02}] {text}", seconds / 60, seconds % 60);
+    }
+
+    /// Others who compute meanwhile are measured too.
+    fn warn_of_load(&self) {
+        let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let load = text.split(' ').next().and_then(|n| n.parse::<f64>().ok()).unwrap_or(0.0);
+        if load > 0.5 {
+            self.say(&format!("warning: the load of this host is {load} before the start; figures taken beside other work mislead"));
+        }
+    }
+}

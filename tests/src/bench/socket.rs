@@ -1,0 +1,202 @@
+//! `deploy/bench socket`: the user's socket against a direct connection, HAProxy and socat, all in front of one inner Docker.
+
+use std::path::Path;
+
+use super::{
+    Progress, Settings,
+    ends::{Client, replace_docker},
+    figures::Samples,
+    flow::Framing,
+    process,
+    proxies::Proxy,
+    table::{Report, Row, Table, Target, Unit},
+};
+use crate::Host;
+
+/// Names of the ways, the peers behind the two that the targets speak of.
+const WAYS: [&str; 4] = ["direct", "Berth", "HAProxy", "socat"];
+const DIRECT: usize = 0;
+const BERTH: usize = 1;
+const PEERS: [usize; 2] = [2, 3];
+
+/// Of each round and way.
+const KEEP: usize = 1000;
+const NEW: usize = 200;
+const ROUNDS: usize = 10;
+/// In each framing, each way and each direction, over all rounds.
+const BYTES: u64 = 2 << 30;
+const FLOW_ROUNDS: usize = 8;
+
+const GIB: f64 = (1_u64 << 30) as f64;
+/// Most of the shim's memory, in KiB.
+const SHIM: f64 = 8.0 * 1024.0;
+/// All clients run here and nothing else is pinned.
+const CPU: usize = 0;
+
+/// Measures and takes everything away again.
+#[track_caller]
+pub fn run(settings: Settings) -> Report {
+    let progress = Progress::new();
+    progress.warn_of_load();
+    let rounds = settings.rounds.unwrap_or(ROUNDS);
+    let flow_rounds = settings.rounds.unwrap_or(FLOW_ROUNDS);
+    progress.say(&format!("_ping {rounds} rounds, 2 GiB in {flow_rounds} rounds, four ways: takes about two minutes; starting a berth"));
+    let host = Host::start();
+    let berth = host.new_berth("a");
+    let inner = format!("/proc/{}/root/run", berth.pid());
+    let inner = Path::new(&inner);
+    let shim = berth.shim_pid();
+    let haproxy = Proxy::haproxy(&host, inner);
+    let socat = Proxy::socat(&host, inner);
+    let root = |socket: &Path| Client::of_root(&host, socket, Some(CPU));
+    let mut clients =
+        [root(&inner.join("docker.sock")), Client::of_user(&berth, Some(CPU)), root(&haproxy.socket), root(&socat.socket)];
+
+    let mut keep: [Samples; 4] = Default::default();
+    let mut new: [Samples; 4] = Default::default();
+    // One round to warm up what is warm in a host that runs for days.
+    for round in 0..=rounds {
+        for (way, client) in clients.iter_mut().enumerate() {
+            let (kept, fresh) = (client.times(&format!("keep {KEEP}")), client.times(&format!("new {NEW}")));
+            if round > 0 {
+                keep[way].push(kept);
+                new[way].push(fresh);
+            }
+        }
+    }
+    let mut tables = vec![
+        ping_table("_ping, one connection kept", &keep, 1.25, "1.25 × direct"),
+        ping_table("_ping, a new connection each", &new, 1.6, "1.6 × direct"),
+    ];
+
+    let peer = replace_docker(&berth);
+    for direction in ["up", "down"] {
+        for framing in Framing::ALL {
+            progress.say(&format!("2 GiB {direction}, {framing}"));
+            let cpu = |way: usize| match way {
+                BERTH => process::cpu_seconds(shim),
+                2 => haproxy.cpu_seconds(),
+                3 => socat.cpu_seconds(),
+                _ => 0.0,
+            };
+            let mut flows: [Flow; 4] = Default::default();
+            for _ in 0..flow_rounds {
+                for (way, client) in clients.iter_mut().enumerate() {
+                    let before = cpu(way);
+                    let time = client.time(&format!("{direction} {framing} {}", BYTES / flow_rounds as u64));
+                    flows[way].cpu += cpu(way) - before;
+                    flows[way].times.push(vec![time]);
+                }
+            }
+            tables.push(flow_table(direction, framing, &flows, BYTES / flow_rounds as u64));
+        }
+    }
+    tables.push(memory_table(shim));
+    drop((peer, clients, haproxy, socat));
+    progress.say("taking everything away again");
+    let notes = vec![
+        format!("One inner dockerd; n = {} _pings on kept and {} on new connections each way, rounds interleaved.", keep[0].count(), new[0].count()),
+        "Ratios are medians over the rounds of a round's median to that of direct in the same round. Clients are pinned to one processor, all to the same.".into(),
+        "Flows: 32 KiB writes and reads at both ends, as Go's io.Copy; chunked as Go's net/http writes it. CPU is the proxy's alone, per GiB.".into(),
+        "HAProxy in TCP mode (attach and exec need it), splice-auto allowed; socat with 64 KiB buffers and a process for each connection.".into(),
+    ];
+    Report { tables, notes }
+}
+
+/// One way of one kind of flow.
+#[derive(Default)]
+struct Flow {
+    times: Samples,
+    /// Seconds, over all rounds.
+    cpu: f64,
+}
+
+fn ping_table(title: &str, ways: &[Samples; 4], limit: f64, shown: &str) -> Table {
+    let row = |(way, samples): (usize, &Samples)| {
+        let ratio = (way != DIRECT).then(|| samples.ratio_to(&ways[DIRECT]));
+        let targets = match ratio {
+            Some(ratio) if way == BERTH => {
+                let mut targets = vec![Target::at_most("p50", ratio, limit, shown)];
+                targets.extend(PEERS.map(|peer| ahead("p50", WAYS[peer], samples.ratio_to(&ways[peer]))));
+                targets
+            }
+            _ => vec![],
+        };
+        Row { name: WAYS[way].into(), figures: vec![Some(samples.p50()), Some(samples.p99()), ratio], targets }
+    };
+    let columns = vec![("p50", Unit::Micros), ("p99", Unit::Micros), ("p50 × direct", Unit::Ratio)];
+    Table { title: title.into(), columns, rows: ways.iter().enumerate().map(row).collect() }
+}
+
+fn flow_table(direction: &str, framing: Framing, ways: &[Flow; 4], bytes: u64) -> Table {
+    let gib = bytes as f64 / GIB;
+    let row = |(way, flow): (usize, &Flow)| {
+        let speed = gib / (flow.times.p50() / 1e9);
+        let cpu = flow.cpu / (gib * flow.times.count() as f64);
+        // Speed is the inverse of time.
+        let ratio = (way != DIRECT).then(|| ways[DIRECT].times.ratio_to(&flow.times));
+        let targets = match ratio {
+            Some(ratio) if way == BERTH => {
+                let mut targets = vec![Target::at_least("speed", ratio, 0.95, "0.95 × direct")];
+                for peer in PEERS {
+                    targets.push(ahead("speed", WAYS[peer], flow.times.ratio_to(&ways[peer].times)));
+                    targets.push(ahead("CPU", WAYS[peer], flow.cpu / ways[peer].cpu));
+                }
+                targets
+            }
+            _ => vec![],
+        };
+        Row { name: WAYS[way].into(), figures: vec![Some(speed), ratio, (way != DIRECT).then_some(cpu)], targets }
+    };
+    let columns = vec![("speed", Unit::GibPerSecond), ("× direct", Unit::Ratio), ("CPU/GiB", Unit::CpuSecondsPerGib)];
+    Table { title: format!("2 GiB {direction}, {framing}"), columns, rows: ways.iter().enumerate().map(row).collect() }
+}
+
+/// `share` is what Berth takes of what the peer takes.
+fn ahead(what: &str, peer: &str, share: f64) -> Target {
+    Target { what: format!("{what} ahead of {peer}"), met: share < 1.0 }
+}
+
+fn memory_table(shim: u32) -> Table {
+    let peak = process::memory_kib(shim, "VmHWM");
+    let row = Row {
+        name: "shim".into(),
+        figures: vec![Some(peak), Some(process::memory_kib(shim, "VmRSS")), Some(process::memory_kib(shim, "RssAnon"))],
+        targets: vec![Target::at_most("peak", peak, SHIM, "8 MiB")],
+    };
+    let columns = vec![("peak", Unit::Kib), ("now", Unit::Kib), ("anonymous", Unit::Kib)];
+    Table { title: "memory after all that".into(), columns, rows: vec![row] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples(rounds: [u64; 3]) -> Samples {
+        let mut samples = Samples::default();
+        rounds.iter().for_each(|&time| samples.push(vec![time]));
+        samples
+    }
+
+    #[test]
+    fn only_berth_has_targets_and_each_of_them_can_be_missed() {
+        let ways = [[100, 100, 100], [120, 120, 120], [140, 140, 140], [119, 119, 119]].map(samples);
+        let table = ping_table("t", &ways, 1.25, "1.25 × direct");
+        let met: Vec<bool> = table.rows[BERTH].targets.iter().map(|t| t.met).collect();
+        assert_eq!(met, [true, true, false], "slower than socat");
+        assert!([0, 2, 3].iter().all(|&way| table.rows[way].targets.is_empty()));
+        assert!(!ping_table("t", &ways, 1.19, "").rows[BERTH].targets[0].met);
+    }
+
+    #[test]
+    fn a_flow_that_takes_longer_is_slower() {
+        let flow = |time: u64, cpu: f64| Flow { times: samples([time; 3]), cpu };
+        let ways = [flow(1_000_000_000, 0.0), flow(1_050_000_000, 0.6), flow(2_000_000_000, 1.5), flow(1_500_000_000, 0.3)];
+        let table = flow_table("up", Framing::Length, &ways, 1 << 30);
+        let row = &table.rows[BERTH];
+        assert!((row.figures[0].unwrap() - 0.952).abs() < 0.001, "GiB per second");
+        assert!((row.figures[2].unwrap() - 0.2).abs() < 1e-9, "0.6 s for three rounds of a GiB");
+        let met: Vec<bool> = row.targets.iter().map(|t| t.met).collect();
+        assert_eq!(met, [true, true, true, true, false], "socat took less CPU");
+    }
+}
