@@ -17,6 +17,9 @@ node_socket=$run_dir/node.sock
 made_accounts=$state_dir/deploy/accounts
 lock_file=/run/lock/berth-deploy.lock
 
+# Only with deploy/up --pam-env; pam-auth-update(8) puts it into every kind of session and takes it out.
+pam_config=/usr/share/pam-configs/berth
+
 # Single files outside the directories that are Berth's own.
 stray_files=(
     "$bin_dir/berth"
@@ -25,6 +28,8 @@ stray_files=(
     /usr/local/lib/sysusers.d/berth.conf
     /usr/local/lib/modules-load.d/berth.conf
     /etc/profile.d/berth.sh
+    /etc/fish/conf.d/berth.fish
+    "$pam_config"
 )
 # Directories of others that may have to be made for them; removed only when empty and made by us.
 made_dirs=$state_dir/deploy/directories

@@ -1,5 +1,29 @@
-# Set at login, for every user that has a berth: any Docker client talks to it with no further ado.
-if [ -z "${DOCKER_HOST:-}" ] && [ -z "${DOCKER_CONTEXT:-}" ] && [ -S "/run/berth/users/$(id -u)/docker.sock" ]; then
-    DOCKER_HOST="unix:///run/berth/users/$(id -u)/docker.sock"
-    export DOCKER_HOST
+# Read at login by sh, dash and bash (/etc/profile), and by zsh where the administrator says so. Docker clients of a user who
+# has a berth and chose no other Docker himself talk to it with no further ado. Asks no name service: the uid is enough.
+if [ -z "${DOCKER_HOST:-}" ] && [ -z "${DOCKER_CONTEXT:-}" ] && [ -d /run/berth/users ]; then
+    # bash and zsh know it; what an environment made up names no socket that is the caller's.
+    berth_socket=/run/berth/users/${UID:-$(id -u)}/docker.sock
+    if [ -S "$berth_socket" ] && [ -O "$berth_socket" ]; then
+        # A context that he made the current one would be overruled by DOCKER_HOST.
+        berth_context=
+        berth_config=${DOCKER_CONFIG:-${HOME:-}/.docker}/config.json
+        if [ -f "$berth_config" ] && [ -r "$berth_config" ]; then
+            while IFS= read -r berth_line || [ -n "$berth_line" ]; do
+                case $berth_line in
+                    *'"currentContext"'*)
+                        berth_line=${berth_line#*'"currentContext"'}
+                        berth_line=${berth_line#*'"'}
+                        berth_context=${berth_line%%'"'*}
+                        ;;
+                esac
+            done <"$berth_config"
+        fi
+        case $berth_context in
+            '' | default)
+                DOCKER_HOST=unix://$berth_socket
+                export DOCKER_HOST
+                ;;
+        esac
+    fi
+    unset berth_socket berth_context berth_config berth_line
 fi

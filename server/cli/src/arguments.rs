@@ -201,8 +201,23 @@ pub(crate) enum Command {
         #[arg(long, value_enum, default_value_t = Shell::Sh)]
         shell: Shell,
     },
+    /// Make a Docker context for your berth: what sessions without DOCKER_HOST use (ssh commands, cron, editors)
+    Context(ContextArguments),
     /// Check the host and the service; name a fix for what is not well
     Doctor,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ContextArguments {
+    /// Name of the context
+    #[arg(long, default_value = "berth", value_name = "NAME")]
+    pub name: String,
+    /// Make it the current one: docker uses it unless told otherwise
+    #[arg(long = "use", conflicts_with = "remove")]
+    pub make_current: bool,
+    /// Remove it
+    #[arg(long)]
+    pub remove: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

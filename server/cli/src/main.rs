@@ -7,6 +7,7 @@
 
 mod arguments;
 mod commands;
+mod docker_config;
 mod failure;
 mod output;
 mod progress;

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::Context;
 use crate::{
     Outcome,
-    arguments::{ChangeArguments, LimitArguments, Shell},
+    arguments::{ChangeArguments, LimitArguments},
     failure::Failure,
     output::{self, Rows, printable},
     progress::{self, Show},
@@ -149,24 +149,6 @@ pub(super) async fn status(context: &Context, user: &str) -> Outcome {
         output::line(&format!("Docker is at unix://{socket} (eval \"$(berth env)\")."))?;
     }
     conditions(&berth)?;
-    Ok(0)
-}
-
-pub(super) async fn env(context: &Context, user: &str, shell: Shell) -> Outcome {
-    let berth = context.client.berth(user).await?;
-    let socket = berth.socket.ok_or_else(|| {
-        Failure::own(6, "berth_not_ready", format!("the berth of {user} is not set up yet"), Some("try again in a moment: berth status"))
-    })?;
-    let host = format!("unix://{socket}");
-    if context.json {
-        output::json(&json!({ "DOCKER_HOST": host }))?;
-        return Ok(0);
-    }
-    output::line(&match shell {
-        Shell::Sh => format!("export DOCKER_HOST={host}"),
-        Shell::Fish => format!("set -gx DOCKER_HOST {host}"),
-        Shell::Csh => format!("setenv DOCKER_HOST {host}"),
-    })?;
     Ok(0)
 }
 

@@ -4,7 +4,10 @@ mod berths;
 mod doctor;
 mod exec;
 mod images;
+mod login;
 mod profiles;
+
+use std::path::PathBuf;
 
 use berth_api::client::Client;
 use nix::unistd::{User, getuid};
@@ -18,12 +21,14 @@ use crate::{
 /// What every command needs.
 struct Context {
     client: Client,
+    /// Of the service.
+    socket: PathBuf,
     json: bool,
 }
 
 /// Runs the command; the code is 0, or that of a command inside.
 pub(crate) async fn run(arguments: Arguments) -> Outcome {
-    let context = Context { client: Client::new(arguments.socket), json: arguments.json };
+    let context = Context { client: Client::new(arguments.socket.clone()), socket: arguments.socket, json: arguments.json };
     match arguments.command {
         Command::Assign { user, profile, image, limits, allow_system, no_start, no_wait } => {
             let new = berths::new_berth(user, profile, image, &limits, allow_system, !no_start);
@@ -45,7 +50,8 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome {
         Command::Image(command) => images::run(&context, command).await,
         Command::Profile(command) => profiles::run(&context, command).await,
         Command::Status => berths::status(&context, &user_or_self(None)?).await,
-        Command::Env { user, shell } => berths::env(&context, &user_or_self(user)?, shell).await,
+        Command::Env { user, shell } => login::env(&context, user, shell).await,
+        Command::Context(arguments) => login::context(&context, arguments).await,
         Command::Doctor => doctor::doctor(&context).await,
     }
 }
