@@ -32,16 +32,22 @@ pub enum ToShim {
     Disk,
     /// Stop in order, then kill after `deadline_ms`. Answered by [`FromShim::Ok`]; the shim exits when the berth has ended.
     Stop { deadline_ms: u64 },
+    /// The same for a berth of which [`Event::IdleTooLong`] was told. Refused when somebody uses it again.
+    Retire { deadline_ms: u64 },
     /// Barred by an administrator: frozen, ports closed, every new connection answered with the reason. Answered by [`FromShim::Ok`].
     Suspend { reason: String },
     /// No longer barred. Answered by [`FromShim::Ok`].
     Resume,
-    /// Thaw, if asleep, and count as a use. Answered by [`FromShim::Ok`].
+    /// Thaw, if asleep, and count as a use. Answered by [`FromShim::Ok`], or refused while suspended.
     Use,
+    /// So many commands of the node run inside now, each a use; none of this connection's once it has ended. Answered by [`FromShim::Ok`].
+    Commands { open: u32 },
     /// New rules for ports and sleep. Answered by [`FromShim::Ok`].
     Policy { ports: Ports, idle: Idle },
-    /// The host's firewall keeps strangers from exactly these ports of 127.0.0.1 from now on: those of the last [`Event::Ports`] that
-    /// are pending may open. Answered by [`FromShim::Ok`].
+    /// Answered by [`FromShim::Fd`] with a duplicate of the socket that holds a port of 127.0.0.1, or refused when this shim holds none.
+    Held(Guarded),
+    /// The host's firewall keeps strangers from exactly these ports of 127.0.0.1 from now on: those that were asked
+    /// for by [`ToShim::Held`] since they were bound may open. Answered by [`FromShim::Ok`].
     Guarded { ports: Vec<Guarded> },
     /// Everything before this position of the spool of calls was stored elsewhere. Answered by [`FromShim::Ok`].
     CallsTaken { position: u64 },
@@ -110,10 +116,17 @@ pub enum Event {
     },
     Stopping,
     /// The whole berth sleeps: nobody used it and nothing ran in it.
-    Frozen(Sleep),
+    Frozen {
+        sleep: Sleep,
+        /// Milliseconds since the epoch, as in [`Status`].
+        last_used_at: i64,
+    },
     Thawed,
-    /// Nobody used it for `idle.stop_after`: the node is to stop it.
-    IdleTooLong(Sleep),
+    /// Nobody used it for `idle.stop_after`: the node is to stop it ([`ToShim::Retire`]). Told again every minute.
+    IdleTooLong {
+        sleep: Sleep,
+        last_used_at: i64,
+    },
     /// What containers publish, all of it, whenever that changes; also what is pending.
     Ports {
         ports: Vec<PublishedPort>,
@@ -150,6 +163,9 @@ pub struct Status {
     pub started_at: i64,
     /// While it is frozen for being idle.
     pub sleep: Option<Sleep>,
+    /// Since the node should have stopped it for being idle.
+    #[serde(default)]
+    pub idle_too_long: Option<Sleep>,
     /// Why it is barred.
     pub suspended: Option<String>,
     /// Milliseconds since the epoch.

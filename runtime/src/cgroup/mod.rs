@@ -4,6 +4,7 @@
 //! is the root of the container's cgroup namespace, whose own limit files it therefore cannot write. Killing, freezing and emptiness
 //! always go by the cgroup2 hierarchy (on hybrid hosts the one at `unified`); v1 is there for limits only.
 
+mod freezer;
 mod v1;
 mod v2;
 
@@ -15,6 +16,8 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+
+pub use freezer::Freezer;
 
 use crate::error::{Error, Result, Step};
 

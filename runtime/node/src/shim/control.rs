@@ -20,7 +20,9 @@ use super::{
     packet,
     proxy::Proxy,
     scratch,
+    sleep::{Rest, Sleeper},
     state::{Engine, State},
+    usage::Use,
 };
 use crate::{
     descriptor::watch_socket,
@@ -37,6 +39,7 @@ const STUCK: Duration = Duration::from_secs(10);
 pub(crate) struct Control {
     pub(crate) state: Arc<State>,
     pub(crate) proxy: Arc<Proxy>,
+    pub(crate) sleeper: Arc<Sleeper>,
     /// Host pid of PID 1.
     pub(crate) pid: u32,
     /// A duplicate of the user's listening socket, for a node that comes back.
@@ -80,6 +83,7 @@ impl Control {
     /// Talks to one node until it goes, misbehaves, or the last event is told. Its end is no reason for anything.
     pub(crate) async fn connection(&self, node: OwnedFd, mut events: broadcast::Receiver<Event>) {
         let Ok(node) = watch_socket(node) else { return };
+        let mut commands = None;
         loop {
             let done = tokio::select! {
                 biased;
@@ -89,7 +93,7 @@ impl Control {
                     Err(_) => return,
                 },
                 request = receive(&node) => match request {
-                    Ok(Some(request)) => self.answer(&node, request).await,
+                    Ok(Some(request)) => self.answer(&node, request, &mut commands).await,
                     Ok(None) => return,
                     Err(error) if error.kind() == io::ErrorKind::InvalidData => refuse(&node, error.to_string()).await,
                     Err(_) => return,
@@ -101,7 +105,8 @@ impl Control {
         }
     }
 
-    async fn answer(&self, node: &Stream, request: ToShim) -> io::Result<()> {
+    /// `commands` is held while the node has commands running inside.
+    async fn answer<'a>(&'a self, node: &Stream, request: ToShim, commands: &mut Option<Use<'a>>) -> io::Result<()> {
         match request {
             ToShim::Start(_) => refuse(node, "this shim has started its berth already".into()).await,
             ToShim::Status => send(node, &FromShim::Status(self.status()), &[]).await,
@@ -112,8 +117,39 @@ impl Control {
                 self.state.ask_stop(Duration::from_millis(deadline_ms));
                 Ok(())
             }
-            ToShim::Use => {
-                self.state.usage.touch();
+            ToShim::Retire { deadline_ms } => match self.sleeper.idle_too_long() {
+                Some(_) => {
+                    send(node, &FromShim::Ok, &[]).await?;
+                    self.state.ask_stop(Duration::from_millis(deadline_ms));
+                    Ok(())
+                }
+                None => refuse(node, "somebody uses it again".into()).await,
+            },
+            ToShim::Suspend { reason } => done(node, self.sleeper.suspend(reason).await).await,
+            ToShim::Resume => done(node, self.sleeper.resume()).await,
+            ToShim::Use => match self.sleeper.awake().await {
+                Ok(()) => {
+                    self.state.usage.touch();
+                    send(node, &FromShim::Ok, &[]).await
+                }
+                Err(answer) => refuse(node, answer.message).await,
+            },
+            ToShim::Commands { open } => {
+                // The new one begins before the old one ends: no moment without a use between two commands.
+                *commands = (open > 0).then(|| self.state.usage.begin());
+                send(node, &FromShim::Ok, &[]).await
+            }
+            ToShim::Policy { ports, idle } => {
+                self.sleeper.set_idle(idle);
+                self.state.ports.set_rules(ports);
+                send(node, &FromShim::Ok, &[]).await
+            }
+            ToShim::Held(port) => match self.state.ports.show(&port) {
+                Some(socket) => send(node, &FromShim::Fd, &[socket.as_fd()]).await,
+                None => refuse(node, format!("{} {} is not held", port.protocol, port.port)).await,
+            },
+            ToShim::Guarded { ports } => {
+                self.state.ports.set_guarded(&ports);
                 send(node, &FromShim::Ok, &[]).await
             }
             other => refuse(node, format!("{other:?} is not understood")).await,
@@ -121,7 +157,7 @@ impl Control {
     }
 
     fn status(&self) -> Status {
-        let engine = self.state.engine();
+        let (engine, rest) = (self.state.engine(), self.sleeper.rest());
         Status {
             version: VERSION,
             pid: Some(self.pid),
@@ -134,13 +170,24 @@ impl Control {
             stopping: self.state.stopping(),
             connections: self.proxy.open(),
             started_at: self.state.started_at,
-            sleep: None,
-            suspended: None,
+            sleep: match &rest {
+                Rest::Asleep(since) => Some(since.clone()),
+                _ => None,
+            },
+            idle_too_long: self.sleeper.idle_too_long(),
+            suspended: rest.suspended().map(str::to_owned),
             last_used_at: self.state.usage.last(),
             running_containers: self.state.containers.borrow().running,
             ports: self.state.containers.borrow().ports.clone(),
             calls_end: 0,
         }
+    }
+}
+
+async fn done(node: &Stream, outcome: Result<(), String>) -> io::Result<()> {
+    match outcome {
+        Ok(()) => send(node, &FromShim::Ok, &[]).await,
+        Err(detail) => refuse(node, detail).await,
     }
 }
 
@@ -178,7 +225,7 @@ mod tests {
     use super::*;
     use crate::{
         link::Owner,
-        shim::{inner::Inner, proxy::Hold},
+        shim::{inner::Inner, proxy::Hold, sleep::tests::fake_freezer},
     };
 
     fn control(root: u32) -> Arc<Control> {
@@ -187,7 +234,8 @@ mod tests {
         let owner = Owner { name: "alice".into(), uid: 4711, gid: 4711 };
         let inner = Arc::new(Inner { root: here(), ids: 0..=0 });
         let proxy = Arc::new(Proxy::new(owner, inner, Arc::clone(&state), 10, Hold::default()));
-        Arc::new(Control { state, proxy, pid: 42, listener: here(), disk: here(), root, connections: TaskTracker::new() })
+        let sleeper = Arc::new(Sleeper::new(Arc::clone(&state), "alice", fake_freezer().0, berth_protocol::Idle::default()));
+        Arc::new(Control { state, proxy, sleeper, pid: 42, listener: here(), disk: here(), root, connections: TaskTracker::new() })
     }
 
     fn pair() -> (OwnedFd, Stream) {

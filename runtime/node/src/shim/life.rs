@@ -18,7 +18,7 @@ use tokio::{
     time::sleep_until,
 };
 
-use super::state::State;
+use super::{sleep::Sleeper, state::State};
 use crate::descriptor::watch;
 
 /// How long a berth may take to end when the host goes down.
@@ -33,7 +33,9 @@ pub(crate) struct Init {
 }
 
 /// Waits until PID 1 has ended, for whatever reason, and reaps it; says how it ended.
-pub(crate) async fn until_the_end(init: Init, state: &State) -> std::io::Result<String> {
+///
+/// A frozen berth is thawed before it is told to stop; a suspended one is killed as it stands.
+pub(crate) async fn until_the_end(init: Init, state: &State, sleeper: &Sleeper) -> std::io::Result<String> {
     let pid = init.pid;
     let pidfd = watch(init.pidfd, Interest::READABLE)?;
     let mut stop = state.watch_stop();
@@ -42,7 +44,11 @@ pub(crate) async fn until_the_end(init: Init, state: &State) -> std::io::Result<
         let deadline = *stop.borrow_and_update();
         if deadline.is_some() && !asked {
             asked = true;
-            send(&pidfd, stop_signal(pid, state.handed_over()));
+            if sleeper.let_end() {
+                send(&pidfd, stop_signal(pid, state.handed_over()));
+            } else {
+                state.ask_stop(Duration::ZERO);
+            }
         }
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) && !killed {
             killed = true;
@@ -125,7 +131,10 @@ mod tests {
 
     use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-    use super::*;
+    use super::{
+        super::sleep::tests::{sleeper, written},
+        *,
+    };
 
     fn init(script: &str) -> (Child, Init) {
         let child = Command::new("sh").arg0("sh").args(["-c", script]).spawn().unwrap();
@@ -137,27 +146,42 @@ mod tests {
     #[tokio::test]
     async fn an_end_by_itself_is_told_with_its_status() {
         let (_child, init) = init("exit 3");
-        assert_eq!(until_the_end(init, &State::new()).await.unwrap(), "PID 1 exited with status 3");
+        let state = Arc::new(State::new());
+        assert_eq!(until_the_end(init, &state, &sleeper(&state).0).await.unwrap(), "PID 1 exited with status 3");
     }
 
     #[tokio::test]
     async fn a_stop_is_asked_for_and_forced_when_late() {
         let (_child, polite) = init("trap 'exit 0' TERM; while :; do sleep 0.01; done");
-        let state = State::new();
+        let state = Arc::new(State::new());
+        let (awake, _) = sleeper(&state);
         let stopping = async {
             tokio::time::sleep(Duration::from_millis(300)).await;
             state.ask_stop(Duration::from_secs(20));
         };
-        let (status, ()) = tokio::join!(until_the_end(polite, &state), stopping);
+        let (status, ()) = tokio::join!(until_the_end(polite, &state, &awake), stopping);
         assert_eq!(status.unwrap(), "PID 1 exited with status 0");
 
         let (_child, deaf) = init("trap '' TERM; while :; do sleep 0.01; done");
-        let state = State::new();
+        let state = Arc::new(State::new());
+        let (awake, _) = sleeper(&state);
         let stopping = async {
             tokio::time::sleep(Duration::from_millis(300)).await;
             state.ask_stop(Duration::from_millis(100));
         };
-        let (status, ()) = tokio::join!(until_the_end(deaf, &state), stopping);
+        let (status, ()) = tokio::join!(until_the_end(deaf, &state, &awake), stopping);
         assert_eq!(status.unwrap(), "PID 1 was killed by SIGKILL; it had not stopped in time");
+    }
+
+    #[tokio::test]
+    async fn l07_a_suspended_berth_is_killed_as_it_stands_and_a_sleeping_one_is_woken_to_stop() {
+        let (_child, suspended) = init("trap 'exit 0' TERM; while :; do sleep 0.01; done");
+        let state = Arc::new(State::new());
+        let (barred, files) = sleeper(&state);
+        barred.suspend("it mines".into()).await.unwrap();
+        state.ask_stop(Duration::from_secs(20));
+        let status = until_the_end(suspended, &state, &barred).await.unwrap();
+        assert!(status.starts_with("PID 1 was killed by SIGKILL"), "{status}");
+        assert_eq!(written(&files), "1");
     }
 }

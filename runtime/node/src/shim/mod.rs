@@ -17,12 +17,15 @@ mod console;
 mod control;
 mod copy;
 mod dns;
+mod docker;
 mod inner;
 mod life;
 mod packet;
 mod pipe;
+mod ports;
 mod proxy;
 mod scratch;
+mod sleep;
 mod state;
 mod usage;
 
@@ -35,10 +38,13 @@ use std::{
     time::Duration,
 };
 
+use berth_protocol::{Idle, Ports};
 use berth_runtime::{
+    cgroup::Freezer,
     container::{self, Started},
     error::chain,
     idmap,
+    net::Link,
     undo::Undo,
 };
 use rustix::{
@@ -46,7 +52,7 @@ use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit},
     stdio::{dup2_stdin, dup2_stdout},
 };
-use tokio::{runtime, time::timeout};
+use tokio::{runtime, sync::watch, time::timeout};
 use tokio_util::task::TaskTracker;
 
 use self::{
@@ -54,6 +60,7 @@ use self::{
     inner::Inner,
     life::Init,
     proxy::{Hold, Proxy},
+    sleep::Sleeper,
     state::{State, now_ms},
 };
 use crate::{
@@ -65,8 +72,8 @@ use crate::{
 const DRAIN: Duration = Duration::from_secs(2);
 /// How long a node may take to fetch the last event.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// Descriptors that are not for connections: two for DNS and its queries, logs, control, pipes.
-const OWN_DESCRIPTORS: u64 = 512;
+/// Descriptors that are not for connections to Docker: two for DNS and its queries, logs, control, pipes; published ports.
+const OWN_DESCRIPTORS: u64 = 512 + ports::DESCRIPTORS;
 
 /// What the node hands over with [`ToShim::Start`], in this order.
 struct Handed {
@@ -129,12 +136,13 @@ fn receive_start() -> io::Result<(OwnedFd, Start, Handed)> {
 }
 
 /// Starts the container and gives up every right. After an error nothing is left, or the error says what.
-fn start_berth(start: &Start) -> Result<Started, String> {
+fn start_berth(start: &Start) -> Result<(Started, Freezer), String> {
     let mut undo = Undo::new();
     let started = container::start(&start.bundle, &mut undo).and_then(|started| {
         raise_descriptor_limit();
+        let freezer = start.bundle.cgroup.freezer()?;
         container::confine(start.bundle.id_base)?;
-        Ok(started)
+        Ok((started, freezer))
     });
     match started {
         Ok(started) => {
@@ -157,13 +165,14 @@ fn connection_limit(wanted: u32) -> usize {
     usize::try_from(u64::from(wanted).min(descriptors.saturating_sub(OWN_DESCRIPTORS) / 2).max(1)).unwrap_or(usize::MAX)
 }
 
-fn live(node: OwnedFd, start: Start, handed: Handed, started: Started) -> io::Result<()> {
+fn live(node: OwnedFd, start: Start, handed: Handed, (started, freezer): (Started, Freezer)) -> io::Result<()> {
     for socket in [node.as_fd(), handed.user.as_fd(), handed.control.as_fd(), started.console.as_fd(), started.channel.as_fd()] {
         ioctl_fionbio(socket, true)?;
     }
     let first_id = start.bundle.id_base;
-    let Start { owner, dns, max_connections, .. } = start;
-    let berth = Berth { node, owner, dns, limit: connection_limit(max_connections), first_id, handed, started };
+    let link = start.bundle.net;
+    let Start { owner, dns, max_connections, ports, idle, .. } = start;
+    let berth = Berth { node, owner, dns, limit: connection_limit(max_connections), first_id, handed, started, freezer, ports, idle, link };
     runtime::Builder::new_current_thread().enable_all().build()?.block_on(berth.live())
 }
 
@@ -176,17 +185,24 @@ struct Berth {
     first_id: u32,
     handed: Handed,
     started: Started,
+    freezer: Freezer,
+    ports: Ports,
+    idle: Idle,
+    link: Link,
 }
 
 impl Berth {
     async fn live(self) -> io::Result<()> {
-        let Self { node, owner, dns, limit, first_id, handed, started } = self;
+        let Self { node, owner, dns, limit, first_id, handed, started, freezer, ports, idle, link } = self;
         let state = Arc::new(State::new());
+        let sleeper = Arc::new(Sleeper::new(Arc::clone(&state), &owner.name, freezer, idle));
         let inner = Arc::new(Inner { root: started.root, ids: first_id..=first_id + (idmap::COUNT - 1) });
+        let owner_uid = owner.uid;
         let proxy = Arc::new(Proxy::new(owner, Arc::clone(&inner), Arc::clone(&state), limit, Hold::default()));
         let control = Arc::new(Control {
             state: Arc::clone(&state),
             proxy: Arc::clone(&proxy),
+            sleeper: Arc::clone(&sleeper),
             pid: started.pid,
             listener: handed.user.try_clone()?,
             disk: started.disk,
@@ -202,15 +218,24 @@ impl Berth {
         state.tell(Event::Started { pid: started.pid });
         tokio::spawn(Arc::clone(&proxy).serve(user));
         tokio::spawn(Arc::clone(&control).serve(control_listener));
-        tokio::spawn(channel::follow(started.channel, Arc::clone(&state), inner));
+        tokio::spawn(channel::follow(started.channel, Arc::clone(&state), Arc::clone(&inner)));
+        state.ports.set_rules(ports);
+        let (published, looks) = watch::channel(Vec::new());
+        let dialer = ports::Dialer { address: link.address, link: link.name };
+        let (address, both) = (link.address, (Arc::clone(&state), Arc::clone(&sleeper)));
+        tokio::spawn(ports::Ports::new(both.0, both.1, dialer, owner_uid, first_id, looks).serve());
+        let follower = docker::Follower { inner, state: Arc::clone(&state), sleeper: Arc::clone(&sleeper), address, published };
+        tokio::spawn(follower.follow());
         tokio::spawn(dns::serve_udp(started.dns_udp, Arc::clone(&upstreams)));
         tokio::spawn(dns::serve_tcp(started.dns_tcp, upstreams));
         let console = tokio::spawn(console::record(started.console, log));
         let reported = Arc::clone(&state);
         tokio::spawn(async move { reported.report_engine().await });
 
+        let watched = Arc::clone(&sleeper);
+        tokio::spawn(async move { watched.watch_over().await });
         tokio::spawn(life::serve_signals(started.pid, Arc::clone(&state)));
-        let status = life::until_the_end(Init { pid: started.pid, pidfd: started.pidfd }, &state).await?;
+        let status = life::until_the_end(Init { pid: started.pid, pidfd: started.pidfd }, &state, &sleeper).await?;
 
         proxy.connections.close();
         let _ = timeout(DRAIN, proxy.connections.wait()).await;
