@@ -50,7 +50,7 @@ impl App {
         let clock = Clock::SYSTEM;
         let node = Arc::new(NodeClient::new(config.node_socket.clone(), clock));
         let uploads = Arc::new(Uploads::default());
-        let reconciler = Arc::new(Reconciler::new(Arc::clone(&store), Arc::clone(&node), Arc::clone(&uploads), clock));
+        let reconciler = Arc::new(Reconciler::new(Arc::clone(&store), Arc::clone(&node), Arc::clone(&uploads), config.audit, clock));
         let service = Service::new(Arc::clone(&store), node, uploads, config.policy.clone(), clock, reconciler.report());
         let api = Api::new(Arc::new(service), life.tasks.clone(), life.soft.clone(), life.hard.clone());
         let listener = http::listen(&config.api_socket).map_err(|source| Error::Listen { path: config.api_socket.clone(), source })?;

@@ -19,6 +19,7 @@ pub struct Config {
     pub state_dir: PathBuf,
     pub database: Database,
     pub policy: Policy,
+    pub audit: Audit,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -35,6 +36,16 @@ pub struct Policy {
     pub disk_overcommit: f64,
 }
 
+/// How long Docker API calls are kept; what the first of the two bounds passes goes, oldest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Audit {
+    /// Days that a call stays in the audit trail. What administrators did stays for 400.
+    pub keep_days: u32,
+    /// Bytes that all calls may occupy in the database, about. The file does not shrink; what becomes free is used again.
+    pub keep_bytes: u64,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -43,6 +54,7 @@ impl Default for Config {
             state_dir: "/var/lib/berth/server".into(),
             database: Database::default(),
             policy: Policy::default(),
+            audit: Audit::default(),
         }
     }
 }
@@ -50,6 +62,12 @@ impl Default for Config {
 impl Default for Policy {
     fn default() -> Self {
         Self { disk_overcommit: 1.0 }
+    }
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self { keep_days: 90, keep_bytes: 2 << 30 }
     }
 }
 
@@ -111,9 +129,19 @@ impl Config {
         if !(0.01..=1000.0).contains(&self.policy.disk_overcommit) {
             problems.push(format!("policy.disk_overcommit must lie between 0.01 and 1000, it is {}", self.policy.disk_overcommit));
         }
+        let Audit { keep_days, keep_bytes } = self.audit;
+        if !(1..=36_500).contains(&keep_days) {
+            problems.push(format!("audit.keep_days must lie between 1 and 36500, it is {keep_days}"));
+        }
+        if keep_bytes < LEAST_AUDIT {
+            problems.push(format!("audit.keep_bytes must be at least {LEAST_AUDIT}, it is {keep_bytes}"));
+        }
         problems
     }
 }
+
+/// Some minutes of a busy host.
+const LEAST_AUDIT: u64 = 1 << 20;
 
 fn listed(problems: &[String]) -> String {
     problems.iter().fold(String::new(), |mut text, problem| {
@@ -147,9 +175,10 @@ mod tests {
 
     #[test]
     fn all_problems_are_told_at_once() {
-        let error = load("api_socket = \"x\"\n[database]\nurl = \"postgres://h/d\"\n[policy]\ndisk_overcommit = -1.0\n").unwrap_err();
+        let error = load("api_socket = \"x\"\n[database]\nurl = \"postgres://h/d\"\n[policy]\ndisk_overcommit = -1.0\n\
+                          [audit]\nkeep_days = 0\nkeep_bytes = 5\n").unwrap_err();
         let text = error.to_string();
-        for word in ["api_socket", "database.url", "disk_overcommit"] {
+        for word in ["api_socket", "database.url", "disk_overcommit", "keep_days", "keep_bytes"] {
             assert!(text.contains(word), "{text}");
         }
         assert_eq!(load("[database]\nurl = \"sqlite:///x/y.db\"\n").unwrap().database_file(), Path::new("/x/y.db"));

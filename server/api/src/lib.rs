@@ -14,7 +14,7 @@ mod operations;
 mod problem;
 mod profiles;
 
-pub use audit::{AuditList, AuditRecord};
+pub use audit::{AuditAction, AuditCall, AuditList, AuditRecord, CallOutcome};
 pub use berth_protocol::frame;
 pub use berths::{Berth, BerthChange, BerthList, BerthState, Condition, ExecBerth, ImageRef, Limits, NewBerth, Usage, WantedState};
 pub use host::{Check, CheckLevel, Doctor, Health, Node, User};

@@ -3,6 +3,7 @@
 mod audit;
 mod berth;
 mod caller;
+mod calls;
 mod clock;
 mod host;
 mod ids;
@@ -16,6 +17,7 @@ mod reconcile;
 pub use audit::{AuditEntry, AuditRecord, Subject, Whose};
 pub use berth::{Berth, Condition, State, Status, Usage, Wanted};
 pub use caller::{Caller, Role};
+pub use calls::{Call, CallOutcome, CallPage, CallRecord, CallsAt, TrailFilter, TrailHead, TrailKind, TrailRecord, split_version};
 pub use clock::Clock;
 pub use host::{Check, CheckLevel, Ensure, EnsureWanted, ExecCommand, HostUser, Image, NodeInfo, Progress};
 pub use ids::{AuditId, BerthId, OperationId, ProfileId, UserId};

@@ -5,7 +5,7 @@ use berth_api as api;
 use super::error::stored;
 use crate::{
     domain::{
-        AuditRecord, Berth, Check, CheckLevel, HostUser, Kind, Limits, Operation, OperationState, Profile, State, Status, Wanted, Warning,
+        AuditRecord, Berth, CallOutcome, CallRecord, Check, CheckLevel, HostUser, Kind, Limits, Operation, OperationState, Profile, State, Status, TrailRecord, Wanted, Warning,
     },
     service::{ImageState, NodeSummary},
 };
@@ -148,8 +148,15 @@ pub(super) fn accepted((accepted, warnings): (Operation, Vec<Warning>)) -> api::
     api::Accepted { operation: operation(accepted), warnings }
 }
 
-pub(super) fn audit(record: AuditRecord) -> api::AuditRecord {
-    api::AuditRecord {
+pub(super) fn audit(record: TrailRecord) -> api::AuditRecord {
+    match record {
+        TrailRecord::Action(record) => api::AuditRecord::Action(action(record)),
+        TrailRecord::Call(record) => api::AuditRecord::Call(call(record)),
+    }
+}
+
+fn action(record: AuditRecord) -> api::AuditAction {
+    api::AuditAction {
         id: record.id.0,
         at: record.at,
         actor: record.actor,
@@ -161,6 +168,37 @@ pub(super) fn audit(record: AuditRecord) -> api::AuditRecord {
         details: record.details,
         operation_id: record.operation_id.map(|id| id.0),
         request_id: record.request_id,
+    }
+}
+
+fn call(record: CallRecord) -> api::AuditCall {
+    let CallRecord { id, berth_id, call, .. } = record;
+    api::AuditCall {
+        id: id.0,
+        at: call.at,
+        berth_id: berth_id.0,
+        user: call.user,
+        uid: call.uid,
+        pid: call.pid,
+        command: call.command,
+        method: call.method,
+        version: call.version,
+        path: call.path,
+        image: call.image,
+        container: call.container,
+        status: call.status,
+        request_bytes: call.request_bytes,
+        response_bytes: call.response_bytes,
+        duration_ms: call.duration_ms,
+        outcome: match call.outcome {
+            CallOutcome::Answered => api::CallOutcome::Answered,
+            CallOutcome::Upgraded => api::CallOutcome::Upgraded,
+            CallOutcome::Refused => api::CallOutcome::Refused,
+            CallOutcome::Cut => api::CallOutcome::Cut,
+            CallOutcome::Unparsed => api::CallOutcome::Unparsed,
+            CallOutcome::Lost => api::CallOutcome::Lost,
+        },
+        lost: (call.lost > 0).then_some(call.lost),
     }
 }
 

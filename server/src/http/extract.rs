@@ -142,7 +142,7 @@ impl SubjectQuery {
 }
 
 /// The page with one row more than is shown, which tells whether there is a next one.
-fn page(limit: Option<u32>, cursor: Option<String>) -> Result<(Page, u32), Error> {
+pub(super) fn page(limit: Option<u32>, cursor: Option<String>) -> Result<(Page, u32), Error> {
     const DEFAULT: u32 = 100;
     const MOST: u32 = 500;
     const LONGEST: usize = 256;

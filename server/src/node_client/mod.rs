@@ -2,6 +2,7 @@
 //!
 //! Every call has a deadline; streams (console, watch, builds) have one for their head only. One connection per call.
 
+mod calls;
 mod convert;
 mod lines;
 mod transport;

@@ -48,7 +48,11 @@ async fn step(reconciler: &Reconciler, id: BerthId) -> Result<Option<Outcome>, s
     match call(reconciler, &berth, step).await {
         Ok(Called::Stopped(status)) => keep(reconciler, &berth, Some(&status)).await.map(|()| None),
         Ok(Called::Reached(status)) => succeed(reconciler, &berth, &status).await.map(|()| None),
-        Ok(Called::Deleted) => deleted(reconciler, &berth).await.map(|()| Some(Outcome::Done)),
+        Ok(Called::Deleted) => {
+            // The last calls, so that nothing of the berth is left on the node either.
+            super::calls::drain(reconciler, berth.id).await;
+            deleted(reconciler, &berth).await.map(|()| Some(Outcome::Done))
+        }
         Err(error) => fail(reconciler, &berth, &error).await.map(Some),
     }
 }

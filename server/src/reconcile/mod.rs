@@ -6,6 +6,7 @@
 //! is tried again after a growing pause, what the node refuses ends the operation.
 
 mod berths;
+mod calls;
 mod images;
 pub mod plan;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    config::Audit,
     domain::{Clock, ReconcileReport},
     node_client::{NodeClient, Uploads},
     store::{self, Store},
@@ -51,11 +53,12 @@ pub struct Reconciler {
     slots: Slots,
     berths: Semaphore,
     images: Semaphore,
+    calls: calls::Ingest,
     report: watch::Sender<ReconcileReport>,
 }
 
 impl Reconciler {
-    pub fn new(store: Arc<Store>, node: Arc<NodeClient>, uploads: Arc<Uploads>, clock: Clock) -> Self {
+    pub fn new(store: Arc<Store>, node: Arc<NodeClient>, uploads: Arc<Uploads>, audit: Audit, clock: Clock) -> Self {
         Self {
             store,
             node,
@@ -64,6 +67,7 @@ impl Reconciler {
             slots: Slots::default(),
             berths: Semaphore::new(BERTHS),
             images: Semaphore::new(IMAGES),
+            calls: calls::Ingest::new(audit),
             report: watch::Sender::new(ReconcileReport::default()),
         }
     }
@@ -76,6 +80,7 @@ impl Reconciler {
     /// Works until `soft` is cancelled; what is under way then ends by itself or when `hard` is cancelled.
     pub async fn run(self: Arc<Self>, tasks: TaskTracker, soft: CancellationToken, hard: CancellationToken) {
         tasks.spawn(status::follow(Arc::clone(&self), soft.clone()));
+        tasks.spawn(calls::follow(Arc::clone(&self), soft.clone()));
         let mut prune_at = Instant::now() + Duration::from_secs(60);
         loop {
             let error = self.pass(&tasks, &hard).await.err();
@@ -89,6 +94,7 @@ impl Reconciler {
             });
             if Instant::now() >= prune_at {
                 self.prune().await;
+                calls::prune(&self).await;
                 prune_at = Instant::now() + PRUNE;
             }
             let timer = Instant::now() + TIMER;

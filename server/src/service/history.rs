@@ -1,4 +1,4 @@
-//! Operations and the audit trail.
+//! Operations.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{Error, Service, authorise};
 use crate::{
     authz::{self, Access, Operation as Op},
-    domain::{AuditId, AuditRecord, Caller, Operation, OperationId, OperationState, Problem, Refusal, Whose},
+    domain::{Caller, Operation, OperationId, OperationState, Problem, Refusal, Whose},
     store,
 };
 
@@ -26,7 +26,7 @@ impl Page {
     }
 
     /// Where a list that is ordered by id goes on.
-    fn before(&self) -> Result<Option<Uuid>, Error> {
+    pub(super) fn before(&self) -> Result<Option<Uuid>, Error> {
         self.cursor
             .as_deref()
             .map(|cursor| {
@@ -67,13 +67,6 @@ impl Service {
                 _ => return Ok(operation),
             }
         }
-    }
-
-    pub async fn audit(&self, caller: &Caller, subject: Option<&str>, page: &Page) -> Result<Vec<AuditRecord>, Error> {
-        let Some(whose) = whose(caller, Op::ListAudit, subject)? else { return Ok(Vec::new()) };
-        let before = page.before()?.map(AuditId);
-        let mut reader = self.store.reader().await?;
-        Ok(store::audit::page(&mut reader, whose, before, page.limit).await?)
     }
 
     async fn visible_operation(&self, caller: &Caller, operation: Op, id: OperationId) -> Result<Operation, Error> {

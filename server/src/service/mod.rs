@@ -10,6 +10,7 @@ mod host;
 mod images;
 mod profiles;
 mod quota;
+mod trail;
 
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ pub use history::Page;
 pub use host::NodeSummary;
 pub use images::ImageState;
 pub use profiles::{ChangeProfile, CreateProfile};
+pub use trail::{Followed, Listed};
 
 use tokio::sync::watch;
 

@@ -1,9 +1,9 @@
 //! The audit trail: rows are added in the transaction of the intent they speak of, and never changed.
 
-use sqlx::FromRow;
+use sqlx::{FromRow, QueryBuilder, Sqlite};
 
 use super::{Connection, During, Error, before_or_end, from_json, id, to_json, unsigned};
-use crate::domain::{AuditEntry, AuditId, AuditRecord, Caller, Clock, OperationId, Whose};
+use crate::domain::{AuditEntry, AuditId, AuditRecord, Caller, Clock, OperationId, TrailFilter};
 
 #[derive(FromRow)]
 struct Row {
@@ -64,21 +64,59 @@ pub async fn insert(connection: &mut Connection, clock: &Clock, caller: Option<&
 }
 
 /// Up to `limit` rows older than `before`, newest first.
-pub async fn page(connection: &mut Connection, whose: Whose<'_>, before: Option<AuditId>, limit: u32) -> Result<Vec<AuditRecord>, Error> {
-    let before = before_or_end(before.map(|id| id.0));
-    let query = match whose {
-        Whose::Everybodys => sqlx::query_as("SELECT * FROM audit WHERE id < $1 ORDER BY id DESC LIMIT $2"),
-        Whose::Named(_) => sqlx::query_as("SELECT * FROM audit WHERE id < $1 AND subject = $3 ORDER BY id DESC LIMIT $2"),
-        Whose::OfBerth(_) => {
-            sqlx::query_as("SELECT * FROM audit WHERE id < $1 AND subject = $3 AND subject_kind = 'berth' ORDER BY id DESC LIMIT $2")
-        }
-    };
-    let query = query.bind(before).bind(i64::from(limit));
-    let query = match whose {
-        Whose::Everybodys => query,
-        Whose::Named(name) | Whose::OfBerth(name) => query.bind(name.to_owned()),
-    };
-    let rows: Vec<Row> = query.fetch_all(connection).await.during("read the audit trail")?;
+pub async fn page(
+    connection: &mut Connection,
+    filter: &TrailFilter,
+    before: Option<AuditId>,
+    limit: u32,
+) -> Result<Vec<AuditRecord>, Error> {
+    let mut query = QueryBuilder::new("SELECT * FROM audit WHERE id < ");
+    query.push_bind(before_or_end(before.map(|id| id.0)));
+    narrow(&mut query, filter);
+    query.push(" ORDER BY id DESC LIMIT ").push_bind(i64::from(limit));
+    fetch(connection, query).await
+}
+
+/// Up to `limit` rows after `after` and not after `head`, oldest first.
+pub async fn between(
+    connection: &mut Connection,
+    filter: &TrailFilter,
+    after: AuditId,
+    head: AuditId,
+    limit: u32,
+) -> Result<Vec<AuditRecord>, Error> {
+    let mut query = QueryBuilder::new("SELECT * FROM audit WHERE id > ");
+    query.push_bind(after.to_string()).push(" AND id <= ").push_bind(head.to_string());
+    narrow(&mut query, filter);
+    query.push(" ORDER BY id LIMIT ").push_bind(i64::from(limit));
+    fetch(connection, query).await
+}
+
+/// The newest row's id; all zeros when there is none.
+pub async fn head(connection: &mut Connection) -> Result<AuditId, Error> {
+    let head: Option<String> =
+        sqlx::query_scalar("SELECT MAX(id) FROM audit").fetch_one(connection).await.during("read the audit trail")?;
+    head.map_or(Ok(AuditId(uuid::Uuid::nil())), |text| id("audit", text).map(AuditId))
+}
+
+fn narrow(query: &mut QueryBuilder<Sqlite>, filter: &TrailFilter) {
+    if let Some(user) = &filter.user {
+        // An image may have the name of a user; its rows are not his.
+        query.push(" AND subject_kind = 'berth' AND subject = ").push_bind(user.clone());
+    }
+    if let Some(subject) = &filter.subject {
+        query.push(" AND subject = ").push_bind(subject.clone());
+    }
+    if let Some(since) = filter.since {
+        query.push(" AND at >= ").push_bind(since);
+    }
+    if let Some(until) = filter.until {
+        query.push(" AND at < ").push_bind(until);
+    }
+}
+
+async fn fetch(connection: &mut Connection, mut query: QueryBuilder<Sqlite>) -> Result<Vec<AuditRecord>, Error> {
+    let rows: Vec<Row> = query.build_query_as().fetch_all(connection).await.during("read the audit trail")?;
     rows.into_iter().map(AuditRecord::try_from).collect()
 }
 

@@ -6,6 +6,7 @@
 
 pub mod audit;
 pub mod berths;
+pub mod calls;
 pub mod operations;
 pub mod profiles;
 pub mod settings;
@@ -86,6 +87,11 @@ impl Store {
     /// A connection for reading.
     pub async fn reader(&self) -> Result<PoolConnection<Sqlite>, Error> {
         self.read.acquire().await.during("get a connection for reading")
+    }
+
+    /// A transaction for reading: everything in it sees the database of one instant.
+    pub async fn snapshot(&self) -> Result<Transaction, Error> {
+        self.read.begin().await.during("begin to read")
     }
 
     /// The one writing transaction; others wait their turn.

@@ -16,7 +16,7 @@ use axum::{
     http::{Request, header},
 };
 use berth_server::{
-    config::Policy,
+    config::{Audit, Policy},
     domain::Clock,
     http::{Api, PeerUid, router},
     lifecycle::Lifecycle,
@@ -70,7 +70,7 @@ impl Server {
         let store = Arc::new(Store::open(&directory.path().join("berth.db")).await.unwrap());
         let client = Arc::new(NodeClient::new(node.socket().to_owned(), Clock::SYSTEM));
         let uploads = Arc::new(Uploads::default());
-        let reconciler = Arc::new(Reconciler::new(Arc::clone(&store), Arc::clone(&client), Arc::clone(&uploads), Clock::SYSTEM));
+        let reconciler = Arc::new(Reconciler::new(Arc::clone(&store), Arc::clone(&client), Arc::clone(&uploads), Audit::default(), Clock::SYSTEM));
         let service = Service::new(Arc::clone(&store), client, uploads, Policy::default(), Clock::SYSTEM, reconciler.report());
         let router = router(Api::new(Arc::new(service), life.tasks.clone(), life.soft.clone(), life.hard.clone()));
         life.tasks.spawn(reconciler.run(life.tasks.clone(), life.soft.clone(), life.hard.clone()));

@@ -1,0 +1,277 @@
+//! Docker API calls, and up to where each berth's spool of them is stored. Rows are never changed; the oldest go.
+
+use sqlx::{FromRow, QueryBuilder, Sqlite};
+use uuid::Uuid;
+
+use super::{Connection, During, Error, id, signed, unsigned, variant};
+use crate::domain::{AuditId, BerthId, Call, CallOutcome, CallRecord, TrailFilter};
+
+const TABLE: &str = "calls";
+/// Rows that one statement adds.
+const AT_ONCE: usize = 50;
+/// What a row occupies beside its texts: ids and figures in the table and three indexes, as measured.
+const OVERHEAD: usize = 330;
+
+#[derive(FromRow)]
+struct Row {
+    id: String,
+    seq: i64,
+    at: i64,
+    berth_id: String,
+    user_name: String,
+    uid: i64,
+    pid: i64,
+    command: String,
+    method: String,
+    version: Option<String>,
+    path: String,
+    image: Option<String>,
+    container: Option<String>,
+    status: Option<i64>,
+    request_bytes: i64,
+    response_bytes: i64,
+    duration_ms: i64,
+    outcome: String,
+    lost: i64,
+}
+
+impl TryFrom<Row> for CallRecord {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self, Error> {
+        let call = Call {
+            at: row.at,
+            user: row.user_name,
+            uid: unsigned(TABLE, "uid", row.uid)?,
+            pid: unsigned(TABLE, "pid", row.pid)?,
+            command: row.command,
+            method: row.method,
+            version: row.version,
+            path: row.path,
+            image: row.image,
+            container: row.container,
+            status: row.status.map(|status| unsigned(TABLE, "status", status)).transpose()?,
+            request_bytes: unsigned(TABLE, "request_bytes", row.request_bytes)?,
+            response_bytes: unsigned(TABLE, "response_bytes", row.response_bytes)?,
+            duration_ms: unsigned(TABLE, "duration_ms", row.duration_ms)?,
+            outcome: variant(&CallOutcome::ALL, CallOutcome::as_str, TABLE, "outcome", row.outcome)?,
+            lost: unsigned(TABLE, "lost", row.lost)?,
+        };
+        Ok(Self { id: AuditId(id(TABLE, row.id)?), seq: row.seq, berth_id: BerthId(id(TABLE, row.berth_id)?), call })
+    }
+}
+
+/// Position behind what is stored of a berth's spool; and whose berth it is, as far as that was ever known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    pub position: u64,
+    pub owner: Option<(String, u32)>,
+}
+
+pub async fn position(connection: &mut Connection, berth: BerthId) -> Result<Position, Error> {
+    let what = "read the position in a spool of calls";
+    let kept: Option<(i64, Option<String>, Option<i64>)> =
+        sqlx::query_as("SELECT position, user_name, uid FROM call_positions WHERE berth_id = $1")
+            .bind(berth.to_string())
+            .fetch_optional(&mut *connection)
+            .await
+            .during(what)?;
+    let owner: Option<(String, i64)> =
+        sqlx::query_as("SELECT users.name, users.uid FROM berths JOIN users ON users.id = berths.user_id WHERE berths.id = $1")
+            .bind(berth.to_string())
+            .fetch_optional(connection)
+            .await
+            .during(what)?;
+    let (position, name, uid) = kept.unwrap_or_default();
+    let owner = owner.or(name.zip(uid)).map(|(name, uid)| Ok((name, unsigned("call_positions", "uid", uid)?))).transpose()?;
+    Ok(Position { position: unsigned("call_positions", "position", position)?, owner })
+}
+
+pub async fn keep_position(connection: &mut Connection, berth: BerthId, position: &Position, now: i64) -> Result<(), Error> {
+    sqlx::query(
+        "INSERT INTO call_positions (berth_id, position, user_name, uid, updated_at) VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (berth_id) DO UPDATE SET position = excluded.position, user_name = excluded.user_name, uid = excluded.uid,
+                                              updated_at = excluded.updated_at",
+    )
+    .bind(berth.to_string())
+    .bind(signed(position.position))
+    .bind(position.owner.as_ref().map(|(name, _)| name.as_str()))
+    .bind(position.owner.as_ref().map(|(_, uid)| i64::from(*uid)))
+    .bind(now)
+    .execute(connection)
+    .await
+    .during("store the position in a spool of calls")?;
+    Ok(())
+}
+
+/// Forgets positions in spools of berths that are gone for so long that their spools are too.
+pub async fn prune_positions(connection: &mut Connection, before: i64) -> Result<(), Error> {
+    sqlx::query("DELETE FROM call_positions WHERE updated_at < $1 AND berth_id NOT IN (SELECT id FROM berths)")
+        .bind(before)
+        .execute(connection)
+        .await
+        .during("forget positions in spools of calls")?;
+    Ok(())
+}
+
+/// Adds calls; returns what all calls occupy now, in bytes.
+pub async fn insert(connection: &mut Connection, records: &[CallRecord]) -> Result<u64, Error> {
+    for part in records.chunks(AT_ONCE) {
+        let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(
+            "INSERT INTO calls (id, seq, at, berth_id, user_name, uid, pid, command, method, version, path, image, container, status,
+                                request_bytes, response_bytes, duration_ms, outcome, lost, size) ",
+        );
+        query.push_values(part, |mut row, CallRecord { id, seq, berth_id, call }| {
+            row.push_bind(id.to_string())
+                .push_bind(*seq)
+                .push_bind(call.at)
+                .push_bind(berth_id.to_string())
+                .push_bind(&call.user)
+                .push_bind(i64::from(call.uid))
+                .push_bind(i64::from(call.pid))
+                .push_bind(&call.command)
+                .push_bind(&call.method)
+                .push_bind(&call.version)
+                .push_bind(&call.path)
+                .push_bind(&call.image)
+                .push_bind(&call.container)
+                .push_bind(call.status.map(i64::from))
+                .push_bind(signed(call.request_bytes))
+                .push_bind(signed(call.response_bytes))
+                .push_bind(signed(call.duration_ms))
+                .push_bind(call.outcome.as_str())
+                .push_bind(signed(call.lost))
+                .push_bind(signed(size(call)));
+        });
+        // The text of a full statement is prepared once; what remains comes in too many lengths to be kept.
+        query.build().persistent(part.len() == AT_ONCE).execute(&mut *connection).await.during("store calls")?;
+    }
+    add_to_total(connection, signed(records.iter().map(|record| size(&record.call)).sum())).await
+}
+
+fn size(call: &Call) -> u64 {
+    let optional = [&call.version, &call.image, &call.container].into_iter().flatten().map(String::len).sum::<usize>();
+    let texts = 2 * call.user.len() + call.command.len() + call.method.len() + call.path.len() + optional;
+    (OVERHEAD + texts) as u64
+}
+
+async fn add_to_total(connection: &mut Connection, bytes: i64) -> Result<u64, Error> {
+    let total: i64 = sqlx::query_scalar("UPDATE call_totals SET bytes = bytes + $1 WHERE name = 'calls' RETURNING bytes")
+        .bind(bytes)
+        .fetch_one(connection)
+        .await
+        .during("count the bytes of calls")?;
+    Ok(total.max(0).unsigned_abs())
+}
+
+/// What all calls occupy, in bytes.
+pub async fn total(connection: &mut Connection) -> Result<u64, Error> {
+    let total: i64 = sqlx::query_scalar("SELECT bytes FROM call_totals WHERE name = 'calls'")
+        .fetch_one(connection)
+        .await
+        .during("read the bytes of calls")?;
+    Ok(total.max(0).unsigned_abs())
+}
+
+/// The `seq` of the call that was stored last; 0 when there is none.
+pub async fn head(connection: &mut Connection) -> Result<i64, Error> {
+    let head: Option<i64> =
+        sqlx::query_scalar("SELECT MAX(seq) FROM calls").fetch_one(connection).await.during("read the end of the calls")?;
+    Ok(head.unwrap_or(0))
+}
+
+/// Up to `limit` calls older than `before`, newest first.
+pub async fn page(
+    connection: &mut Connection,
+    filter: &TrailFilter,
+    before: Option<AuditId>,
+    limit: u32,
+) -> Result<Vec<CallRecord>, Error> {
+    let mut query = QueryBuilder::new("SELECT * FROM calls WHERE id < ");
+    let until = filter.until.map(floor);
+    // "g" sorts after every UUID in text.
+    let before = before.map_or_else(|| "g".to_owned(), |id| id.to_string());
+    query.push_bind(until.into_iter().chain([before]).min().unwrap_or_default());
+    if let Some(since) = filter.since {
+        query.push(" AND id >= ").push_bind(floor(since));
+    }
+    narrow(&mut query, filter);
+    query.push(" ORDER BY id DESC LIMIT ").push_bind(i64::from(limit));
+    fetch(connection, query).await
+}
+
+/// Up to `limit` calls that were stored after `after` and not after `head`, in the order of storing.
+pub async fn stored_between(
+    connection: &mut Connection,
+    filter: &TrailFilter,
+    after: i64,
+    head: i64,
+    limit: u32,
+) -> Result<Vec<CallRecord>, Error> {
+    let mut query = QueryBuilder::new("SELECT * FROM calls WHERE seq > ");
+    query.push_bind(after).push(" AND seq <= ").push_bind(head);
+    if let Some(since) = filter.since {
+        query.push(" AND at >= ").push_bind(since);
+    }
+    if let Some(until) = filter.until {
+        query.push(" AND at < ").push_bind(until);
+    }
+    // Not the bare column: SQLite would walk all of a user's calls instead of the few new ones.
+    narrow_by(&mut query, filter, " AND user_name || '' = ");
+    query.push(" ORDER BY seq LIMIT ").push_bind(i64::from(limit));
+    fetch(connection, query).await
+}
+
+fn narrow(query: &mut QueryBuilder<Sqlite>, filter: &TrailFilter) {
+    narrow_by(query, filter, " AND user_name = ");
+}
+
+fn narrow_by(query: &mut QueryBuilder<Sqlite>, filter: &TrailFilter, user: &'static str) {
+    for name in [&filter.user, &filter.subject].into_iter().flatten() {
+        query.push(user).push_bind(name.clone());
+    }
+    if let Some(uid) = filter.uid {
+        query.push(" AND uid = ").push_bind(i64::from(uid));
+    }
+    if let Some(path) = &filter.path {
+        query.push(" AND substr(path, 1, length(").push_bind(path.clone()).push(")) = ").push_bind(path.clone());
+    }
+    if let Some(status) = filter.status {
+        query.push(" AND status >= ").push_bind(i64::from(status));
+    }
+}
+
+async fn fetch(connection: &mut Connection, mut query: QueryBuilder<Sqlite>) -> Result<Vec<CallRecord>, Error> {
+    let rows: Vec<Row> = query.build_query_as().fetch_all(connection).await.during("read calls")?;
+    rows.into_iter().map(CallRecord::try_from).collect()
+}
+
+/// Drops the oldest `limit` calls, only those of before `before` if given; returns how many went, and what all occupy then.
+pub async fn prune(connection: &mut Connection, before: Option<i64>, limit: u32) -> Result<(u64, u64), Error> {
+    let before = before.map_or_else(|| "g".to_owned(), floor);
+    let gone: Vec<i64> =
+        sqlx::query_scalar("DELETE FROM calls WHERE id IN (SELECT id FROM calls WHERE id < $1 ORDER BY id LIMIT $2) RETURNING size")
+            .bind(before)
+            .bind(i64::from(limit))
+            .fetch_all(&mut *connection)
+            .await
+            .during("drop old calls")?;
+    let total = add_to_total(connection, -gone.iter().sum::<i64>()).await?;
+    Ok((gone.len() as u64, total))
+}
+
+/// No UUIDv7 of this time or later sorts before it.
+fn floor(at: i64) -> String {
+    Uuid::from_u128(u128::from(at.clamp(0, MOST_TIME).unsigned_abs()) << 80).to_string()
+}
+
+/// What a UUIDv7 can hold, in milliseconds.
+const MOST_TIME: i64 = (1 << 48) - 1;
+
+/// The id of a call: a UUIDv7 of its time that sorts the calls of one instant as they were stored.
+pub fn call_id(at: i64, seq: i64, berth: BerthId) -> AuditId {
+    let time = u128::from(at.clamp(0, MOST_TIME).unsigned_abs());
+    let (seq, tail) = (u128::from(seq.unsigned_abs()), berth.0.as_u128());
+    let random = ((seq & 0xffff_ffff) << 30) | (tail & 0x3fff_ffff);
+    AuditId(Uuid::from_u128((time << 80) | (7 << 76) | (((seq >> 32) & 0xfff) << 64) | (0b10 << 62) | random))
+}
