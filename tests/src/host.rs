@@ -23,7 +23,9 @@ use crate::{
     cache::Cache,
     daemon::Daemon,
     dns::Dns,
-    http, programs,
+    http,
+    name_service::NameService,
+    programs,
     run::Run,
     slot::Slot,
     wait::{until, within},
@@ -41,11 +43,13 @@ pub struct Options {
     pub disk_overcommit: f64,
     /// Environment of both daemons, for instance `BERTH_FAULT`.
     pub env: Vec<(String, String)>,
+    /// Users that only a name service knows ([`Host::name_service`]).
+    pub nss_users: Vec<&'static str>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { images: true, quarantine_days: 30, disk_overcommit: 1.0, env: Vec::new() }
+        Self { images: true, quarantine_days: 30, disk_overcommit: 1.0, env: Vec::new(), nss_users: Vec::new() }
     }
 }
 
@@ -59,6 +63,7 @@ pub struct Host {
     pub server_user: User,
     pub dns: Dns,
     pub cache: Option<Cache>,
+    pub name_service: Option<NameService>,
     options: Options,
     node: Mutex<Option<Daemon>>,
     server: Mutex<Option<Daemon>>,
@@ -72,10 +77,12 @@ impl Host {
     }
 
     #[track_caller]
-    pub fn with(options: Options) -> Self {
+    pub fn with(mut options: Options) -> Self {
         let cache = options.images.then(Cache::open);
         let slot = Slot::take();
         let server_user = User::create_system(&format!("{}srv", slot.account_prefix()));
+        let name_service = (!options.nss_users.is_empty()).then(|| NameService::create(&slot, &options.nss_users));
+        options.env.extend(name_service.iter().flat_map(|service| service.env.clone()));
         let host = Self {
             run_dir: slot.run_dir(),
             state_dir: slot.dir.join("state"),
@@ -83,6 +90,7 @@ impl Host {
             server_user,
             dns: Dns::start(),
             cache,
+            name_service,
             options,
             node: Mutex::new(None),
             server: Mutex::new(None),
@@ -156,8 +164,8 @@ impl Host {
         command
             .arg("--config")
             .arg(self.slot.node_config())
-            .envs(self.options.env.clone())
-            .env("BERTH_LOG", "debug,sqlx=warn,hyper=info,h2=info");
+            .env("BERTH_LOG", "debug,sqlx=warn,hyper=info,h2=info")
+            .envs(self.options.env.clone());
         let mut held = lock(&self.node);
         assert!(held.is_none(), "the node runs already");
         let node = held.insert(Daemon::start("node", &self.slot.dir, command));
@@ -175,8 +183,8 @@ impl Host {
             .arg(programs::find("berth-server"))
             .arg("--config")
             .arg(self.server_config())
-            .envs(self.options.env.clone())
-            .env("BERTH_LOG", "debug,sqlx=warn,hyper=info,h2=info");
+            .env("BERTH_LOG", "debug,sqlx=warn,hyper=info,h2=info")
+            .envs(self.options.env.clone());
         let mut held = lock(&self.server);
         assert!(held.is_none(), "the server runs already");
         let server = held.insert(Daemon::start("server", &self.slot.dir, command));

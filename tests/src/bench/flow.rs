@@ -121,7 +121,11 @@ pub(super) fn head(reader: &mut impl BufRead) -> io::Result<Option<Head>> {
 pub(super) fn body(reader: &mut impl BufRead, head: &Head) -> io::Result<Vec<u8>> {
     let (mut all, mut buffer) = (Vec::new(), vec![0; BLOCK]);
     let keep = |part: &[u8]| all.extend_from_slice(part);
-    if head.chunked { chunks(reader, &mut buffer, keep)? } else { read_through(reader, head.length, &mut buffer, keep)? };
+    if head.chunked {
+        chunks(reader, &mut buffer, keep)?
+    } else {
+        read_through(reader, head.length, &mut buffer, keep)?
+    };
     Ok(all)
 }
 
@@ -185,7 +189,8 @@ mod tests {
 
     #[test]
     fn heads_and_bodies_are_read() {
-        let mut text = &b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOKHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"[..];
+        let mut text =
+            &b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOKHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"[..];
         for expected in ["OK", "abc"] {
             let head = head(&mut text).unwrap().unwrap();
             assert_eq!(head.first, "HTTP/1.1 200 OK\r\n");

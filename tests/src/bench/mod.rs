@@ -22,11 +22,19 @@ use std::{fs, time::Instant};
 
 pub use table::Report;
 
+use crate::{Host, Options};
+
 /// What the caller of `deploy/bench` may choose.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Settings {
     /// Rounds of every interleaved measurement; `None`: as many as each is worth.
     pub rounds: Option<usize>,
+}
+
+/// An instance whose daemons log as installed ones do.
+#[track_caller]
+fn host() -> Host {
+    Host::with(Options { env: vec![("BERTH_LOG".into(), "info".into())], ..Options::default() })
 }
 
 /// Says on standard error where the run is; standard output is the report's.

@@ -11,7 +11,6 @@ use super::{
     proxies::Proxy,
     table::{Report, Row, Table, Target, Unit},
 };
-use crate::Host;
 
 /// Names of the ways, the peers behind the two that the targets speak of.
 const WAYS: [&str; 4] = ["direct", "Berth", "HAProxy", "socat"];
@@ -41,7 +40,7 @@ pub fn run(settings: Settings) -> Report {
     let rounds = settings.rounds.unwrap_or(ROUNDS);
     let flow_rounds = settings.rounds.unwrap_or(FLOW_ROUNDS);
     progress.say(&format!("_ping {rounds} rounds, 2 GiB in {flow_rounds} rounds, four ways: takes about two minutes; starting a berth"));
-    let host = Host::start();
+    let host = super::host();
     let berth = host.new_berth("a");
     let inner = format!("/proc/{}/root/run", berth.pid());
     let inner = Path::new(&inner);
@@ -49,8 +48,7 @@ pub fn run(settings: Settings) -> Report {
     let haproxy = Proxy::haproxy(&host, inner);
     let socat = Proxy::socat(&host, inner);
     let root = |socket: &Path| Client::of_root(&host, socket, Some(CPU));
-    let mut clients =
-        [root(&inner.join("docker.sock")), Client::of_user(&berth, Some(CPU)), root(&haproxy.socket), root(&socat.socket)];
+    let mut clients = [root(&inner.join("docker.sock")), Client::of_user(&berth, Some(CPU)), root(&haproxy.socket), root(&socat.socket)];
 
     let mut keep: [Samples; 4] = Default::default();
     let mut new: [Samples; 4] = Default::default();

@@ -1,3 +1,226 @@
-//! x
-use super::{Report, Settings};
-pub fn run(_: Settings) -> Report { Report::default() }
+//! `deploy/bench wake`: what a user waits for who comes back to a frozen berth, and to a stopped one.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+use super::{
+    Progress, Settings,
+    ends::Client,
+    figures::Samples,
+    start,
+    table::{Report, Row, Table, Target, Unit},
+};
+use crate::{Berth, Host, Run};
+
+/// Each frozen berth gives one time a round; half as many keep their memory as lose it.
+const BERTHS: usize = 10;
+const ROUNDS: usize = 10;
+const START_ROUNDS: usize = 12;
+/// How long a berth is frozen before it is woken.
+const FROZEN: Duration = Duration::from_secs(30);
+/// Between two wakes: what the first sets off is over then.
+const APART: Duration = Duration::from_millis(1200);
+const LOOK: Duration = Duration::from_millis(100);
+/// What comes next takes half a minute; what is past this will not come.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+const MS: f64 = 1e6;
+const MIB: f64 = (1 << 20) as f64;
+
+/// Measures and takes everything away again.
+#[track_caller]
+pub fn run(settings: Settings) -> Report {
+    let progress = Progress::new();
+    progress.warn_of_load();
+    let rounds = settings.rounds.unwrap_or(ROUNDS);
+    let start_rounds = settings.rounds.unwrap_or(START_ROUNDS);
+    let seconds = 60 + rounds * 35 + start_rounds * 4;
+    progress.say(&format!(
+        "{} berths frozen for {} s each, {rounds} times, then {start_rounds} starts against LXC: takes about {} minutes",
+        2 * BERTHS,
+        FROZEN.as_secs(),
+        seconds.div_ceil(60)
+    ));
+    let host = super::host();
+    let image = start::image(&host);
+    let mut report = Report::default();
+    start::measure(&host, &image, start_rounds, &progress, &mut report);
+    frozen(&host, &image, rounds, &progress, &mut report);
+    progress.say("taking everything away again");
+    report
+}
+
+/// A berth that is put to sleep again and again.
+struct Sleeper<'h> {
+    berth: Berth<'h>,
+    client: Client,
+    reclaimed: bool,
+    asleep_since: Option<Instant>,
+}
+
+#[track_caller]
+fn frozen(host: &Host, image: &std::path::Path, rounds: usize, progress: &Progress, report: &mut Report) {
+    // An image of their own for those that lose their memory: pages of the programs are charged to whoever touched them first, and a
+    // berth that keeps its memory would keep theirs as well.
+    progress.say("a second image");
+    let tar = host.slot.dir.join("second.tar");
+    fs::write(host.slot.dir.join("second"), "").expect("write file");
+    let tar_run = Run::new("tar").args(["--numeric-owner", "--xattrs", "-cf"]).arg(&tar).arg("-C").arg(image).arg(".");
+    tar_run.arg("-C").arg(&host.slot.dir).arg("./second").limit(PATIENCE).ok();
+    host.berth(["image", "import"]).arg(&tar).args(["--name", "second"]).limit(PATIENCE).ok();
+    fs::remove_file(&tar).expect("remove the tar");
+
+    progress.say(&format!("starting {} berths", 2 * BERTHS));
+    let mut sleepers: Vec<Sleeper<'_>> = (0..2 * BERTHS)
+        .map(|number| {
+            let reclaimed = number % 2 == 1;
+            let mut args = vec!["--disk", "1g"];
+            args.extend(if reclaimed { ["--image", "second"].as_slice() } else { &[] });
+            let berth = host.assign(&host.user(&format!("w{number}")), &args);
+            let client = Client::of_user(&berth, None);
+            Sleeper { berth, client, reclaimed, asleep_since: None }
+        })
+        .collect();
+    // From here on nobody but this program tells the node what is wanted.
+    host.stop_server();
+    sleepers.iter().for_each(|sleeper| let_sleep(host, &sleeper.berth));
+
+    let (mut kept, mut lost) = (Samples::default(), Samples::default());
+    let (mut taken, mut told) = (Vec::new(), 0);
+    let wanted = 2 * BERTHS * rounds;
+    let mut last = Instant::now();
+    while kept.count() + lost.count() < wanted {
+        notice(host, &mut sleepers, &mut taken);
+        assert!(last.elapsed() < PATIENCE, "no berth has been frozen for {} s: {}", FROZEN.as_secs(), list(host));
+        // Of those that lose their memory only one is awake at a time, or it would bring the programs of the others back.
+        let others_sleep = |own: usize| sleepers.iter().enumerate().all(|(n, s)| n == own || !s.reclaimed || s.asleep_since.is_some());
+        let due = (0..sleepers.len())
+            .filter(|&n| sleepers[n].asleep_since.is_some_and(|since| since.elapsed() >= FROZEN))
+            .filter(|&n| !sleepers[n].reclaimed || others_sleep(n))
+            .min_by_key(|&n| sleepers[n].asleep_since);
+        let Some(due) = due.filter(|_| last.elapsed() >= APART) else {
+            thread::sleep(LOOK);
+            continue;
+        };
+        let sleeper = &mut sleepers[due];
+        assert_eq!(sleeper.berth.state(), "frozen");
+        let time = sleeper.client.times("new 1");
+        sleeper.asleep_since = None;
+        last = Instant::now();
+        if sleeper.reclaimed {
+            lost.push(time)
+        } else {
+            kept.push(time)
+        }
+        let done = (kept.count() + lost.count()) * 10 / wanted;
+        if std::mem::replace(&mut told, done) != done {
+            progress.say(&format!("{} of {wanted} wakes", kept.count() + lost.count()));
+        }
+    }
+    report.tables.insert(0, table(&kept, &lost));
+    let mean = taken.iter().sum::<f64>() / taken.len().max(1) as f64;
+    report.notes.push(format!(
+        "Frozen: {} s each, one woken at a time; a new connection and `_ping` by the berth's user. Reclaimed: {:.0} MiB each on average, right after freezing.",
+        FROZEN.as_secs(),
+        mean / MIB
+    ));
+}
+
+fn table(kept: &Samples, lost: &Samples) -> Table {
+    let row = |name: &str, samples: &Samples, targets: Vec<Target>| Row {
+        name: name.into(),
+        figures: vec![Some(samples.p50()), Some(samples.p99()), Some(samples.percentile(100.0)), Some(samples.count() as f64)],
+        targets,
+    };
+    let kept_targets =
+        vec![Target::at_most("p50", kept.p50(), 10.0 * MS, "10 ms"), Target::at_most("p99", kept.p99(), 100.0 * MS, "100 ms")];
+    let lost_targets = vec![Target::at_most("p99", lost.p99(), 300.0 * MS, "300 ms")];
+    let columns = vec![("p50", Unit::Millis), ("p99", Unit::Millis), ("slowest", Unit::Millis), ("n", Unit::Count)];
+    let rows = vec![row("memory kept", kept, kept_targets), row("memory reclaimed", lost, lost_targets)];
+    Table { title: "frozen → _ping".into(), columns, rows }
+}
+
+/// Frozen after a second without use, never stopped.
+#[track_caller]
+fn let_sleep(host: &Host, berth: &Berth<'_>) {
+    let status = berth.status();
+    let ensure = json!({
+        "id": status["id"], "image": status["image"], "limits": status["limits"], "wanted": "running", "allow_system": false,
+        "policy": { "idle": { "freeze_after": 1, "stop_after": null } },
+    });
+    let answer = host.node_api("PUT", &format!("/v1/berths/{}", berth.name()), Some(&ensure.to_string()));
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+#[track_caller]
+fn list(host: &Host) -> Value {
+    host.node_api("GET", "/v1/berths", None).json()
+}
+
+/// Writes down who fell asleep, and takes their memory from those that are to lose it; `taken` gets the bytes.
+#[track_caller]
+fn notice(host: &Host, sleepers: &mut [Sleeper<'_>], taken: &mut Vec<f64>) {
+    if sleepers.iter().all(|sleeper| sleeper.asleep_since.is_some()) {
+        return;
+    }
+    let list = list(host);
+    let state = |name: &str| list.as_array().into_iter().flatten().find(|b| b["user"] == name).map(|b| b["state"].clone());
+    for sleeper in sleepers.iter_mut().filter(|sleeper| sleeper.asleep_since.is_none()) {
+        if state(sleeper.berth.name()).is_some_and(|state| state == "frozen") {
+            if sleeper.reclaimed {
+                taken.push(reclaim(&sleeper.berth));
+            }
+            sleeper.asleep_since = Some(Instant::now());
+        }
+    }
+}
+
+/// Takes all memory of the payload that the kernel can give elsewhere: page cache, and anonymous memory where there is swap. The bytes.
+#[track_caller]
+fn reclaim(berth: &Berth<'_>) -> f64 {
+    let id = berth.id();
+    let names = [id.clone(), format!("berth-{id}.scope")];
+    let groups = berth.host.slot.groups();
+    let payloads = groups.iter().flat_map(|group| names.iter().map(move |name| group.join(name).join("payload")));
+    let number = |file: std::path::PathBuf| fs::read_to_string(file).ok().and_then(|n| n.trim().parse::<f64>().ok());
+    for dir in payloads {
+        for (control, usage) in [("memory.reclaim", "memory.current"), ("memory.force_empty", "memory.usage_in_bytes")] {
+            let (control, usage) = (dir.join(control), dir.join(usage));
+            let (true, Some(before)) = (control.exists(), number(usage.clone())) else { continue };
+            // EAGAIN: not all that was asked for could be freed, which is what asking for everything comes to; EBUSY says the same on v1.
+            match fs::write(&control, if control.ends_with("memory.reclaim") { format!("{before:.0}") } else { "0".to_owned() }) {
+                Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ResourceBusy) => {
+                    panic!("{}: {error}", control.display())
+                }
+                _ => {}
+            }
+            return before - number(usage).unwrap_or(before);
+        }
+    }
+    panic!("no memory group of {} in {groups:?}", berth.name());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_percentiles_can_be_missed() {
+        let samples = |times: &[u64]| {
+            let mut samples = Samples::default();
+            times.iter().for_each(|&ms| samples.push_one(Duration::from_millis(ms)));
+            samples
+        };
+        let met = |kept: &[u64], lost: &[u64]| -> Vec<bool> {
+            table(&samples(kept), &samples(lost)).rows.iter().flat_map(|row| &row.targets).map(|t| t.met).collect()
+        };
+        assert_eq!(met(&[2, 3, 100], &[120, 300]), [true, true, true]);
+        assert_eq!(met(&[2, 11, 101], &[120, 301]), [false, false, false]);
+    }
+}

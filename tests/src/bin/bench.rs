@@ -25,7 +25,11 @@ fn main() -> ExitCode {
         Some("wake") => wake::run(settings),
         _ => return usage(),
     };
-    if json { println!("{}", report.json()) } else { print!("{report}") }
+    if json {
+        println!("{}", report.json())
+    } else {
+        print!("{report}")
+    }
     if report.met() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
