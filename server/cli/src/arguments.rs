@@ -203,6 +203,8 @@ pub(crate) enum Command {
     },
     /// Make a Docker context for your berth: what sessions without DOCKER_HOST use (ssh commands, cron, editors)
     Context(ContextArguments),
+    /// Show what was asked of Berth, and the calls of users' Dockers; your own unless you may see all
+    Audit(crate::commands::AuditArguments),
     /// Check the host and the service; name a fix for what is not well
     Doctor,
 }

@@ -16,8 +16,8 @@ use axum::{
     routing::{delete, get, post},
 };
 use berth_protocol::{
-    BerthStatus, BuildRequest, Check, CheckLevel, Ensure, ExecRequest, HostUser, ImageInfo, ImageProgress, NodeInfo, Problem, Usage,
-    Wanted, frame,
+    BerthId, BerthStatus, BuildRequest, CallPage, CallRecord, CallsAt, CallsTaken, Check, CheckLevel, Ensure, ExecRequest, HostUser,
+    ImageInfo, ImageProgress, NodeInfo, Problem, Usage, Wanted, frame,
 };
 use futures_util::{StreamExt, stream};
 use http_body_util::BodyExt;
@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 pub struct FakeNode {
     pub inner: Arc<Mutex<Inner>>,
     changes: broadcast::Sender<BerthStatus>,
+    grown: broadcast::Sender<CallsAt>,
     socket: PathBuf,
     life: Arc<Mutex<CancellationToken>>,
 }
@@ -48,9 +49,28 @@ pub struct Inner {
     /// Every call that changes something, in order.
     pub calls: Vec<String>,
     pub imported: usize,
+    /// Calls that are not confirmed yet; a position is ten times the number of calls before it.
+    pub spools: BTreeMap<BerthId, Spool>,
+    /// Confirmations are answered and forgotten.
+    pub deaf: bool,
     /// Start times, so that a restart can be told from none.
     clock: i64,
 }
+
+#[derive(Default)]
+pub struct Spool {
+    pub records: Vec<CallRecord>,
+    pub taken: u64,
+}
+
+impl Spool {
+    fn end(&self) -> u64 {
+        10 * self.records.len() as u64
+    }
+}
+
+/// Calls of one page.
+const PAGE: usize = 500;
 
 const GIB: u64 = 1 << 30;
 
@@ -71,6 +91,7 @@ impl FakeNode {
         Self {
             inner: Arc::new(Mutex::new(inner)),
             changes: broadcast::Sender::new(64),
+            grown: broadcast::Sender::new(64),
             socket: directory.join("node.sock"),
             life: Arc::default(),
         }
@@ -93,6 +114,9 @@ impl FakeNode {
             .route("/v1/berths/{user}/exec", post(exec))
             .route("/v1/berths/{user}/logs", get(logs))
             .route("/v1/watch", get(watch))
+            .route("/v1/calls/watch", get(watch_calls))
+            .route("/v1/calls/{id}", get(calls))
+            .route("/v1/calls/{id}/taken", post(taken))
             .route("/v1/images", get(images))
             .route("/v1/images/build", post(build))
             .route("/v1/images/import", post(import))
@@ -114,6 +138,14 @@ impl FakeNode {
 
     pub fn calls(&self) -> Vec<String> {
         self.inner.lock().unwrap().calls.clone()
+    }
+
+    /// Appends to a berth's spool, as its shim would.
+    pub fn append(&self, id: BerthId, records: impl IntoIterator<Item = CallRecord>) {
+        let mut inner = self.inner.lock().unwrap();
+        let spool = inner.spools.entry(id).or_default();
+        spool.records.extend(records);
+        let _ = self.grown.send(CallsAt { id, taken: spool.taken, end: spool.end() });
     }
 
     /// Changes a berth behind the server's back, as a wake or a crash would.
@@ -309,6 +341,38 @@ async fn watch(State(node): State<FakeNode>) -> Body {
     let life = node.life.lock().unwrap().clone();
     let statuses = stream::iter(first).chain(later).take_until(life.cancelled_owned());
     Body::from_stream(statuses.map(|status| Ok::<_, std::io::Error>(line(&status))))
+}
+
+async fn watch_calls(State(node): State<FakeNode>) -> Body {
+    let receiver = node.grown.subscribe();
+    let inner = node.inner.lock().unwrap();
+    let first: Vec<_> = inner.spools.iter().map(|(id, s)| CallsAt { id: *id, taken: s.taken, end: s.end() }).collect();
+    drop(inner);
+    let later = stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.ok().map(|at| (at, receiver)) });
+    let life = node.life.lock().unwrap().clone();
+    let all = stream::iter(first.into_iter().filter(|at| at.end > at.taken)).chain(later).take_until(life.cancelled_owned());
+    Body::from_stream(all.map(|at| Ok::<_, std::io::Error>(line(&at))))
+}
+
+async fn calls(State(node): State<FakeNode>, Segment(id): Segment<BerthId>, Query(query): Query<BTreeMap<String, u64>>) -> Json<CallPage> {
+    let inner = node.inner.lock().unwrap();
+    let Some(spool) = inner.spools.get(&id) else {
+        return Json(CallPage { id, next: query["after"], more: false, records: Vec::new() });
+    };
+    let from = query["after"].max(spool.taken) / 10;
+    let records: Vec<_> = spool.records.iter().skip(from as usize).take(PAGE).cloned().collect();
+    let next = (10 * (from + records.len() as u64)).max(query["after"]);
+    Json(CallPage { id, next, more: next < spool.end(), records })
+}
+
+async fn taken(State(node): State<FakeNode>, Segment(id): Segment<BerthId>, Json(body): Json<CallsTaken>) -> StatusCode {
+    let mut inner = node.inner.lock().unwrap();
+    if !inner.deaf
+        && let Some(spool) = inner.spools.get_mut(&id)
+    {
+        spool.taken = spool.taken.max(body.position);
+    }
+    StatusCode::NO_CONTENT
 }
 
 fn line(value: &impl Serialize) -> String {

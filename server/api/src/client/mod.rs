@@ -46,6 +46,41 @@ pub enum Error {
     Problem(#[from] Problem),
 }
 
+/// Which records of the audit trail are wanted.
+#[derive(Clone, Debug, Default)]
+pub struct AuditFilter {
+    /// `action` or `call`.
+    pub kind: Option<String>,
+    pub user: Option<String>,
+    /// From, before; milliseconds since the epoch.
+    pub since: Option<i64>,
+    pub until: Option<i64>,
+    /// Beginning of the path of a call, without the version.
+    pub path: Option<String>,
+    /// Least status of a call.
+    pub status: Option<u16>,
+}
+
+impl AuditFilter {
+    fn query(&self) -> String {
+        let number = |n: i64| n.to_string();
+        let parts = [
+            ("kind", self.kind.clone()),
+            ("user", self.user.clone()),
+            ("since", self.since.map(number)),
+            ("until", self.until.map(number)),
+            ("path", self.path.clone()),
+            ("status", self.status.map(|status| number(status.into()))),
+        ];
+        parts.iter().fold(String::new(), |mut query, (name, value)| {
+            if let Some(value) = value {
+                let _ = write!(query, "&{name}={}", segment(value));
+            }
+            query
+        })
+    }
+}
+
 /// Client of one API socket.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -196,8 +231,19 @@ impl Client {
         self.get(&path).await
     }
 
-    pub async fn audit(&self, cursor: Option<&str>) -> Result<AuditList, Error> {
-        self.get(&page("/audit", cursor)).await
+    /// A page of the audit trail, newest first.
+    pub async fn audit(&self, filter: &AuditFilter, limit: u32, cursor: Option<&str>) -> Result<AuditList, Error> {
+        let mut path = format!("/audit?limit={limit}{}", filter.query());
+        if let Some(cursor) = cursor {
+            let _ = write!(path, "&cursor={}", segment(cursor));
+        }
+        self.get(&path).await
+    }
+
+    /// What was added to the audit trail since an answer's `follow`: as soon as there is something, at the latest after `wait`.
+    pub async fn follow_audit(&self, filter: &AuditFilter, after: &str, wait: Duration) -> Result<AuditList, Error> {
+        let (after, wait) = (segment(after), wait.as_secs().min(50));
+        self.get(&format!("/audit?limit=500&after={after}&wait={wait}{}", filter.query())).await
     }
 
     pub async fn node(&self) -> Result<Node, Error> {

@@ -1,5 +1,6 @@
 //! One file per kind of thing.
 
+mod audit;
 mod berths;
 mod doctor;
 mod exec;
@@ -11,6 +12,8 @@ use std::path::PathBuf;
 
 use berth_api::client::Client;
 use nix::unistd::{User, getuid};
+
+pub(crate) use audit::AuditArguments;
 
 use crate::{
     Outcome,
@@ -52,6 +55,7 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome {
         Command::Status => berths::status(&context, &user_or_self(None)?).await,
         Command::Env { user, shell } => login::env(&context, user, shell).await,
         Command::Context(arguments) => login::context(&context, arguments).await,
+        Command::Audit(arguments) => audit::audit(&context, arguments).await,
         Command::Doctor => doctor::doctor(&context).await,
     }
 }
