@@ -1,6 +1,7 @@
 //! HTTP on `node.sock`. The peer's uid is checked before a byte is read: root and the server's account only.
 
 mod berths;
+mod calls;
 mod extract;
 mod host;
 mod images;
@@ -45,6 +46,9 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
         .route("/v1/berths/{user}/exec", post(berths::exec))
         .route("/v1/berths/{user}/logs", get(berths::logs))
         .route("/v1/watch", get(berths::watch))
+        .route("/v1/calls/watch", get(calls::watch))
+        .route("/v1/calls/{id}", get(calls::page))
+        .route("/v1/calls/{id}/taken", post(calls::taken))
         .route("/v1/images", get(images::list))
         .route("/v1/images/build", post(images::build))
         .route("/v1/images/import", post(images::import).layer(DefaultBodyLimit::disable()))
