@@ -12,7 +12,7 @@ use tokio::{
 
 use berth_protocol::PublishedPort;
 
-use super::usage::Usage;
+use super::{ports::Board, usage::Usage};
 use crate::link::Event;
 
 /// Events that a node connection may be behind before it is dropped.
@@ -46,6 +46,7 @@ pub(crate) struct Containers {
 pub(crate) struct State {
     pub(crate) usage: Usage,
     pub(crate) containers: watch::Sender<Containers>,
+    pub(crate) ports: Board,
     engine: watch::Sender<Engine>,
     /// When PID 1 is killed; `None` while nobody wants a stop.
     stop: watch::Sender<Option<Instant>>,
@@ -61,6 +62,7 @@ impl State {
         Self {
             usage: Usage::new(),
             containers: watch::Sender::default(),
+            ports: Board::default(),
             engine: watch::Sender::new(Engine::Starting),
             stop: watch::Sender::new(None),
             events: broadcast::Sender::new(BACKLOG),
