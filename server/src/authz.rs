@@ -44,6 +44,10 @@ operations! {
     StartBerth = "start_berth",
     StopBerth = "stop_berth",
     RestartBerth = "restart_berth",
+    SuspendBerth = "suspend_berth",
+    ResumeBerth = "resume_berth",
+    SuspendBerths = "suspend_berths",
+    ResumeBerths = "resume_berths",
     ExecBerth = "exec_berth",
     ReadLogs = "read_logs",
     ListProfiles = "list_profiles",
@@ -92,7 +96,8 @@ pub fn access(role: Role, operation: Operation) -> Access {
             Role::Admin => Access::All,
             Role::Operator | Role::Auditor | Role::User => Access::Own,
         },
-        O::CreateBerth | O::ChangeBerth | O::DeleteBerth => match role {
+        // Nobody frees himself.
+        O::CreateBerth | O::ChangeBerth | O::DeleteBerth | O::SuspendBerth | O::ResumeBerth | O::SuspendBerths | O::ResumeBerths => match role {
             Role::Admin | Role::Operator => Access::All,
             Role::Auditor | Role::User => Access::None,
         },

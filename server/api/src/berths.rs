@@ -2,7 +2,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::explicit;
+use crate::{Policy, explicit};
 
 /// Quota of a berth or a profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -49,6 +49,55 @@ pub struct Condition {
     pub message: String,
     /// Milliseconds since the epoch.
     pub since: i64,
+    /// What to do next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+/// That an administrator has barred the berth.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Suspension {
+    pub reason: String,
+    /// Account of whoever gave the reason.
+    pub by: String,
+    /// Milliseconds since the epoch.
+    pub since: i64,
+}
+
+/// When and why a berth fell asleep by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Sleep {
+    /// Milliseconds since the epoch.
+    pub since: i64,
+    pub reason: String,
+}
+
+/// A port that a container in the berth publishes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PublishedPort {
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// At the berth's own address, always.
+    pub port: u16,
+    /// Name of the container.
+    pub container: String,
+    pub container_port: u16,
+    /// Whether the same port is at the host's 127.0.0.1 too.
+    pub host: HostPortState,
+    /// Why it is not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_detail: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HostPortState {
+    Open,
+    Pending,
+    /// Something else has the port.
+    Taken,
+    /// The profile does not allow it.
+    NotAllowed,
 }
 
 /// Use of a running berth when it was last observed.
@@ -88,6 +137,21 @@ pub struct Berth {
     /// True when the inner Docker answers.
     pub docker_ready: bool,
     pub conditions: Vec<Condition>,
+    /// How it joins the host; the profile's.
+    pub policy: Policy,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspended: Option<Suspension>,
+    /// While it is frozen, or since it was stopped for being idle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sleep: Option<Sleep>,
+    /// Last use that counts (not a poll of an editor).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used_at: Option<i64>,
+    /// Containers that run in it; absent while that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running_containers: Option<u32>,
+    #[serde(default)]
+    pub ports: Vec<PublishedPort>,
     /// The berth's own IPv4 address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
@@ -171,6 +235,14 @@ pub struct BerthChange {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "explicit")]
     #[schema(value_type = Option<u64>)]
     pub disk_bytes: Option<Option<u64>>,
+}
+
+/// Bars a berth, or all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SuspendBerth {
+    /// One line of at most 500 characters, which the user is shown.
+    pub reason: String,
 }
 
 /// Runs a command inside a running berth; the connection is upgraded to `berth-exec` and carries frames.

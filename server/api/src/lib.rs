@@ -11,15 +11,20 @@ pub mod client;
 mod host;
 mod images;
 mod operations;
+mod policy;
 mod problem;
 mod profiles;
 
 pub use audit::{AuditAction, AuditCall, AuditList, AuditRecord, CallOutcome};
 pub use berth_protocol::frame;
-pub use berths::{Berth, BerthChange, BerthList, BerthState, Condition, ExecBerth, ImageRef, Limits, NewBerth, Usage, WantedState};
+pub use berths::{
+    Berth, BerthChange, BerthList, BerthState, Condition, ExecBerth, HostPortState, ImageRef, Limits, NewBerth, PublishedPort, Sleep,
+    SuspendBerth, Suspension, Usage, WantedState,
+};
 pub use host::{Check, CheckLevel, Doctor, Health, Node, User};
 pub use images::{BuildImage, Image, ImageList};
-pub use operations::{Accepted, Operation, OperationKind, OperationList, OperationState, Warning};
+pub use operations::{Accepted, AllAccepted, Operation, OperationKind, OperationList, OperationState, Warning};
+pub use policy::{HomeAccess, OpenTo, Policy, PolicyChange, PortRange, SharedPath};
 pub use problem::Problem;
 pub use profiles::{NewProfile, Profile, ProfileChange, ProfileList};
 

@@ -13,6 +13,8 @@ pub enum OperationKind {
     BerthStop,
     BerthRestart,
     BerthDelete,
+    BerthSuspend,
+    BerthResume,
     ImageBuild,
     ImageImport,
     ImageRemove,
@@ -86,4 +88,12 @@ pub struct Warning {
 pub struct Accepted {
     pub operation: Operation,
     pub warnings: Vec<Warning>,
+}
+
+/// The intent is stored for every berth that it changes; each operation carries out one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AllAccepted {
+    pub operations: Vec<Operation>,
+    /// Berths that were as asked already.
+    pub unchanged: u64,
 }

@@ -2,15 +2,16 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::Limits;
+use crate::{Limits, Policy, PolicyChange};
 
-/// A named quota set.
+/// A named quota set, and how its berths join the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Profile {
     pub id: Uuid,
     pub name: String,
     pub description: String,
     pub limits: Limits,
+    pub policy: Policy,
     /// How many berths use it.
     pub berths: u64,
     pub created_at: i64,
@@ -25,7 +26,7 @@ pub struct ProfileList {
     pub next: Option<String>,
 }
 
-/// Makes a profile. Limits that are left out are those of the profile `default`.
+/// Makes a profile. What is left out is that of the profile `default`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewProfile {
@@ -40,6 +41,8 @@ pub struct NewProfile {
     pub pids: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "PolicyChange::is_empty")]
+    pub policy: PolicyChange,
 }
 
 /// Changes a profile, and with it every berth that uses it. What is left out stays.
@@ -56,4 +59,6 @@ pub struct ProfileChange {
     pub pids: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "PolicyChange::is_empty")]
+    pub policy: PolicyChange,
 }

@@ -2,10 +2,11 @@
 //!
 //! `generation` counts the changes of intent, `applied` is the one that the node has carried out. Once that is done, `wanted` falls back
 //! to present: a berth that was stopped as asked wakes on its user's next connection, and nobody stops it until somebody asks anew.
+//! A suspension lies beside `wanted` and overrides it; while it lasts `wanted` stays as it is, so that a resume takes it up.
 
 use serde::{Deserialize, Serialize};
 
-use super::{BerthId, Limits, OwnLimits, Problem, ProfileId, UserId, UserName};
+use super::{BerthId, HostPolicy, Limits, OwnLimits, Problem, ProfileId, UserId, UserName};
 
 /// What is asked for and not yet reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +74,21 @@ pub struct Condition {
     pub since: i64,
 }
 
+impl Condition {
+    /// What helps, where that is known.
+    pub fn next_step(&self, user: &UserName) -> Option<String> {
+        Some(match self.kind.as_str() {
+            "PendingRestart" => format!("berth restart {user}"),
+            "DockerNotReady" | "StartFailed" => format!("see what it says: berth logs {user}; to try again: berth restart {user}"),
+            "ShimDied" => format!("it starts again on the next connection, or with: berth start {user}"),
+            "SocketFailed" | "SweepFailed" | "UndoFailed" | "DeleteFailed" | "RecordCorrupt" => {
+                "an administrator: berth doctor, and the log of berth-node".to_owned()
+            }
+            _ => return None,
+        })
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     pub memory_bytes: u64,
@@ -101,6 +117,62 @@ pub struct Status {
     pub pid: Option<u32>,
     pub started_at: Option<i64>,
     pub usage: Option<Usage>,
+    /// Why an administrator barred it, as the node holds it.
+    #[serde(default)]
+    pub suspended: Option<String>,
+    /// While it is frozen, or since it was stopped for being idle.
+    #[serde(default)]
+    pub sleep: Option<Sleep>,
+    #[serde(default)]
+    pub last_used_at: Option<i64>,
+    /// Nothing while that is not known.
+    #[serde(default)]
+    pub running_containers: Option<u32>,
+    #[serde(default)]
+    pub ports: Vec<PublishedPort>,
+}
+
+/// When and why a berth fell asleep.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sleep {
+    pub since: i64,
+    pub reason: String,
+}
+
+/// A port that a container in the berth publishes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedPort {
+    pub protocol: String,
+    /// At the berth's own address.
+    pub port: u16,
+    pub container: String,
+    pub container_port: u16,
+    /// At the host's 127.0.0.1, same number.
+    pub host: HostPort,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum HostPort {
+    Open,
+    Pending,
+    Taken { detail: String },
+    NotAllowed { detail: String },
+}
+
+/// That an administrator has barred a berth: nothing runs in it and nothing wakes it until he resumes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Suspension {
+    pub reason: String,
+    /// Account of whoever gave the reason.
+    pub by: String,
+    /// Milliseconds since the epoch.
+    pub since: i64,
+}
+
+impl Suspension {
+    /// Characters; the reason is one line.
+    pub const LONGEST_REASON: usize = 500;
 }
 
 /// A berth as stored.
@@ -117,6 +189,9 @@ pub struct Berth {
     pub own: OwnLimits,
     /// The limits in force.
     pub limits: Limits,
+    /// The profile's.
+    pub policy: HostPolicy,
+    pub suspension: Option<Suspension>,
     pub allow_system: bool,
     pub wanted: Wanted,
     /// Set by a restart: a berth that has run since before this is stopped first.

@@ -1,4 +1,4 @@
-use super::{BerthId, Limits, Problem};
+use super::{BerthId, HostPolicy, Limits, Problem};
 
 /// A host account, as the node looked it up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +85,9 @@ pub struct Ensure {
     pub limits: Limits,
     pub wanted: EnsureWanted,
     pub allow_system: bool,
+    pub policy: HostPolicy,
+    /// Why it is barred.
+    pub suspended: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

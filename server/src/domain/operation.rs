@@ -13,19 +13,23 @@ pub enum Kind {
     BerthStop,
     BerthRestart,
     BerthDelete,
+    BerthSuspend,
+    BerthResume,
     ImageBuild,
     ImageImport,
     ImageRemove,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 9] = [
+    pub const ALL: [Kind; 11] = [
         Self::BerthCreate,
         Self::BerthChange,
         Self::BerthStart,
         Self::BerthStop,
         Self::BerthRestart,
         Self::BerthDelete,
+        Self::BerthSuspend,
+        Self::BerthResume,
         Self::ImageBuild,
         Self::ImageImport,
         Self::ImageRemove,
@@ -39,6 +43,8 @@ impl Kind {
             Self::BerthStop => "berth_stop",
             Self::BerthRestart => "berth_restart",
             Self::BerthDelete => "berth_delete",
+            Self::BerthSuspend => "berth_suspend",
+            Self::BerthResume => "berth_resume",
             Self::ImageBuild => "image_build",
             Self::ImageImport => "image_import",
             Self::ImageRemove => "image_remove",
@@ -48,6 +54,11 @@ impl Kind {
     /// Start, stop and restart: a later one of them takes the place of an earlier one that is not done.
     pub fn is_power(self) -> bool {
         matches!(self, Self::BerthStart | Self::BerthStop | Self::BerthRestart)
+    }
+
+    /// Suspend and resume: likewise, among each other.
+    pub fn is_bar(self) -> bool {
+        matches!(self, Self::BerthSuspend | Self::BerthResume)
     }
 }
 

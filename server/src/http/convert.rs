@@ -2,25 +2,36 @@
 
 use berth_api as api;
 
-use super::error::stored;
+use super::{error::stored, policy};
 use crate::{
     domain::{
-        AuditRecord, Berth, CallOutcome, CallRecord, Check, CheckLevel, HostUser, Kind, Limits, Operation, OperationState, Profile, State, Status, TrailRecord, Wanted, Warning,
+        AuditRecord, Berth, CallOutcome, CallRecord, Check, CheckLevel, HostPort, HostUser, Kind, Limits, Operation, OperationState, Profile,
+        PublishedPort, State, Status, TrailRecord, Wanted, Warning,
     },
-    service::{ImageState, NodeSummary},
+    service::{AllAccepted, ImageState, NodeSummary},
 };
 
 /// A berth; `down_since` tells since when the node does not answer, so that its last words are not taken for the truth.
 pub(super) fn berth(berth: Berth, down_since: Option<i64>) -> api::Berth {
     let state = state(&berth);
-    let mut conditions: Vec<_> =
-        berth.problem.into_iter().map(|(problem, since)| condition("NotAsWanted", problem.detail, since)).collect();
-    conditions.extend(
-        down_since
-            .map(|since| condition("NodeUnreachable", "berth-node does not answer; what is shown is what it last said".to_owned(), since)),
-    );
+    let mut conditions: Vec<_> = berth
+        .problem
+        .into_iter()
+        .map(|(problem, since)| api::Condition { kind: "NotAsWanted".to_owned(), message: problem.detail, since, hint: problem.hint })
+        .collect();
+    conditions.extend(down_since.map(|since| api::Condition {
+        kind: "NodeUnreachable".to_owned(),
+        message: "berth-node does not answer; what is shown is what it last said".to_owned(),
+        since,
+        hint: Some("systemctl status berth-node".to_owned()),
+    }));
     let status = berth.status;
-    conditions.extend(status.iter().flat_map(|status| &status.conditions).map(|one| condition(&one.kind, one.message.clone(), one.since)));
+    conditions.extend(status.iter().flat_map(|status| &status.conditions).map(|one| api::Condition {
+        kind: one.kind.clone(),
+        message: one.message.clone(),
+        since: one.since,
+        hint: one.next_step(&berth.user),
+    }));
     let known = |read: fn(&Status) -> u32| status.as_ref().map(read);
     api::Berth {
         id: berth.id.0,
@@ -39,6 +50,12 @@ pub(super) fn berth(berth: Berth, down_since: Option<i64>) -> api::Berth {
         state,
         docker_ready: status.as_ref().is_some_and(|status| status.docker_ready),
         conditions,
+        policy: policy::shown(berth.policy),
+        suspended: berth.suspension.map(|one| api::Suspension { reason: one.reason, by: one.by, since: one.since }),
+        sleep: status.as_ref().and_then(|status| status.sleep.as_ref()).map(|sleep| api::Sleep { since: sleep.since, reason: sleep.reason.clone() }),
+        last_used_at: status.as_ref().and_then(|status| status.last_used_at),
+        running_containers: status.as_ref().and_then(|status| status.running_containers),
+        ports: status.iter().flat_map(|status| &status.ports).map(port).collect(),
         id_base: known(|status| status.id_base),
         id_count: known(|status| status.id_count),
         pid: status.as_ref().and_then(|status| status.pid),
@@ -76,8 +93,21 @@ fn state(berth: &Berth) -> api::BerthState {
     }
 }
 
-fn condition(kind: &str, message: String, since: i64) -> api::Condition {
-    api::Condition { kind: kind.to_owned(), message, since }
+fn port(port: &PublishedPort) -> api::PublishedPort {
+    let (host, host_detail) = match &port.host {
+        HostPort::Open => (api::HostPortState::Open, None),
+        HostPort::Pending => (api::HostPortState::Pending, None),
+        HostPort::Taken { detail } => (api::HostPortState::Taken, Some(detail.clone())),
+        HostPort::NotAllowed { detail } => (api::HostPortState::NotAllowed, Some(detail.clone())),
+    };
+    api::PublishedPort {
+        protocol: port.protocol.clone(),
+        port: port.port,
+        container: port.container.clone(),
+        container_port: port.container_port,
+        host,
+        host_detail,
+    }
 }
 
 pub(super) fn limits(limits: Limits) -> api::Limits {
@@ -91,6 +121,7 @@ pub(super) fn profile(profile: Profile) -> api::Profile {
         name: profile.name,
         description: profile.description,
         limits: limits(profile.limits),
+        policy: policy::shown(profile.policy),
         berths: profile.berths,
         created_at: profile.created_at,
         updated_at: profile.updated_at,
@@ -118,6 +149,8 @@ pub(super) fn operation(operation: Operation) -> api::Operation {
             Kind::BerthStop => api::OperationKind::BerthStop,
             Kind::BerthRestart => api::OperationKind::BerthRestart,
             Kind::BerthDelete => api::OperationKind::BerthDelete,
+            Kind::BerthSuspend => api::OperationKind::BerthSuspend,
+            Kind::BerthResume => api::OperationKind::BerthResume,
             Kind::ImageBuild => api::OperationKind::ImageBuild,
             Kind::ImageImport => api::OperationKind::ImageImport,
             Kind::ImageRemove => api::OperationKind::ImageRemove,
@@ -146,6 +179,10 @@ pub(super) fn operation(operation: Operation) -> api::Operation {
 pub(super) fn accepted((accepted, warnings): (Operation, Vec<Warning>)) -> api::Accepted {
     let warnings = warnings.into_iter().map(|warning| api::Warning { code: warning.code.to_owned(), detail: warning.detail }).collect();
     api::Accepted { operation: operation(accepted), warnings }
+}
+
+pub(super) fn all_accepted(accepted: AllAccepted) -> api::AllAccepted {
+    api::AllAccepted { operations: accepted.operations.into_iter().map(operation).collect(), unchanged: accepted.unchanged }
 }
 
 pub(super) fn audit(record: TrailRecord) -> api::AuditRecord {

@@ -13,8 +13,10 @@ mod images;
 mod listener;
 mod middleware;
 mod operations;
+mod policy;
 mod profiles;
 mod streams;
+mod suspension;
 
 use std::sync::Arc;
 
@@ -66,6 +68,10 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(berths::start_berth))
         .routes(routes!(berths::stop_berth))
         .routes(routes!(berths::restart_berth))
+        .routes(routes!(suspension::suspend_berth))
+        .routes(routes!(suspension::resume_berth))
+        .routes(routes!(suspension::suspend_berths))
+        .routes(routes!(suspension::resume_berths))
         .routes(routes!(streams::exec_berth))
         .routes(routes!(streams::read_logs))
         .routes(routes!(profiles::list_profiles, profiles::create_profile))

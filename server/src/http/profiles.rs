@@ -4,7 +4,7 @@ use axum::{Json as Answer, extract::State, http::StatusCode};
 use berth_api::{NewProfile, Profile, ProfileChange, ProfileList};
 
 use super::{
-    Api, convert,
+    Api, convert, policy,
     error::{Error, Failure},
     extract::{Json, PageQuery, Path, Query},
     paged,
@@ -35,7 +35,7 @@ pub(super) async fn create_profile(
     Json(new): Json<NewProfile>,
 ) -> Result<(StatusCode, Answer<Profile>), Error> {
     let limits = OwnLimits { cpu_millis: new.cpu_millis, memory_bytes: new.memory_bytes, pids: new.pids, disk_bytes: new.disk_bytes };
-    let request = CreateProfile { name: new.name, description: new.description, limits };
+    let request = CreateProfile { name: new.name, description: new.description, limits, policy: policy::asked(new.policy) };
     let profile = api.service.create_profile(&caller, request).await?;
     Ok((StatusCode::CREATED, Answer(convert::profile(profile))))
 }
@@ -47,7 +47,7 @@ pub(super) async fn show_profile(State(api): State<Api>, caller: Caller, Path(pr
     Ok(Answer(convert::profile(api.service.profile(&caller, &profile).await?)))
 }
 
-/// Changes a profile; every berth that uses it takes on its limits.
+/// Changes a profile; every berth that uses it takes on its limits and its policy.
 #[utoipa::path(patch, path = "/profiles/{profile}", tag = "profiles", params(("profile" = String, Path, description = "Its name")),
     request_body = ProfileChange, responses((status = 200, body = Profile), Failure))]
 pub(super) async fn change_profile(
@@ -58,7 +58,7 @@ pub(super) async fn change_profile(
 ) -> Result<Answer<Profile>, Error> {
     let limits =
         OwnLimits { cpu_millis: change.cpu_millis, memory_bytes: change.memory_bytes, pids: change.pids, disk_bytes: change.disk_bytes };
-    let change = ChangeProfile { description: change.description, limits };
+    let change = ChangeProfile { description: change.description, limits, policy: policy::asked(change.policy) };
     Ok(Answer(convert::profile(api.service.change_profile(&caller, &profile, change).await?)))
 }
 

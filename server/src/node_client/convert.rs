@@ -3,7 +3,7 @@
 use berth_protocol as wire;
 
 use crate::domain::{
-    BerthId, Check, CheckLevel, Condition, Ensure, EnsureWanted, ExecCommand, HostUser, Image, Limits, NodeInfo, Problem, Progress,
+    HomeAccess, HostPolicy, HostPort, OpenTo, PublishedPort, Sleep, BerthId, Check, CheckLevel, Condition, Ensure, EnsureWanted, ExecCommand, HostUser, Image, Limits, NodeInfo, Problem, Progress,
     Refusal, State, Status, Usage,
 };
 
@@ -91,6 +91,53 @@ impl From<wire::BerthStatus> for Status {
                 cpu_usec: usage.cpu_usec,
                 disk_bytes: usage.disk_bytes,
             }),
+            suspended: status.suspended,
+            sleep: status.sleep.map(|sleep| Sleep { since: sleep.since, reason: sleep.reason }),
+            last_used_at: status.last_used_at,
+            running_containers: status.running_containers,
+            ports: status.ports.into_iter().map(PublishedPort::from).collect(),
+        }
+    }
+}
+
+impl From<wire::PublishedPort> for PublishedPort {
+    fn from(port: wire::PublishedPort) -> Self {
+        Self {
+            protocol: port.protocol,
+            port: port.port,
+            container: port.container,
+            container_port: port.container_port,
+            host: match port.host {
+                wire::HostPort::Open => HostPort::Open,
+                wire::HostPort::Pending => HostPort::Pending,
+                wire::HostPort::Taken { detail } => HostPort::Taken { detail },
+                wire::HostPort::NotAllowed { detail } => HostPort::NotAllowed { detail },
+            },
+        }
+    }
+}
+
+impl From<&HostPolicy> for wire::Policy {
+    fn from(policy: &HostPolicy) -> Self {
+        Self {
+            home: match policy.home {
+                HomeAccess::Rw => wire::HomeAccess::Rw,
+                HomeAccess::Ro => wire::HomeAccess::Ro,
+                HomeAccess::None => wire::HomeAccess::None,
+            },
+            paths: policy
+                .paths
+                .iter()
+                .map(|shared| wire::SharedPath { path: shared.path.clone(), read_only: shared.read_only })
+                .collect(),
+            ports: wire::Ports {
+                range: policy.ports.map(|range| (range.first, range.last)),
+                open_to: match policy.ports_open_to {
+                    OpenTo::User => wire::OpenTo::User,
+                    OpenTo::Host => wire::OpenTo::Host,
+                },
+            },
+            idle: wire::Idle { freeze_after: policy.freeze_after, stop_after: policy.stop_after },
         }
     }
 }
@@ -107,8 +154,8 @@ impl From<&Ensure> for wire::Ensure {
                 EnsureWanted::Stopped => wire::Wanted::Stopped,
             },
             allow_system: ensure.allow_system,
-            policy: wire::Policy::default(),
-            suspended: None,
+            policy: wire::Policy::from(&ensure.policy),
+            suspended: ensure.suspended.clone(),
         }
     }
 }
@@ -165,5 +212,10 @@ mod tests {
     #[test]
     fn server_and_node_agree_on_the_least() {
         assert_eq!(wire::Limits::from(Limits::LEAST), wire::Limits::LEAST);
+    }
+
+    #[test]
+    fn server_and_node_agree_on_how_a_berth_joins_the_host_unless_told_otherwise() {
+        assert_eq!(wire::Policy::from(&HostPolicy::default()), wire::Policy::default());
     }
 }

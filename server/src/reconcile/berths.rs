@@ -35,16 +35,25 @@ async fn step(reconciler: &Reconciler, id: BerthId) -> Result<Option<Outcome>, s
     let mut reader = reconciler.store.reader().await?;
     let Some(berth) = store::berths::by_id(&mut reader, id).await? else { return Ok(Some(Outcome::Done)) };
     drop(reader);
-    let observed = match reconciler.node.berth(&berth.user).await {
-        Ok(observed) => observed,
-        Err(error) => return fail(reconciler, &berth, &error).await.map(Some),
+    // A suspension goes straight to the node, which itself refuses a berth of another id: nothing is looked up that could wait.
+    let at_once = berth.suspension.is_some() && berth.status.is_some() && berth.wanted != Wanted::Deleted;
+    let observed = match at_once {
+        true => berth.status.clone(),
+        false => match reconciler.node.berth(&berth.user).await {
+            Ok(observed) => observed,
+            Err(error) => return fail(reconciler, &berth, &error).await.map(Some),
+        },
     };
-    keep(reconciler, &berth, observed.as_ref()).await?;
+    if !at_once {
+        keep(reconciler, &berth, observed.as_ref()).await?;
+    }
     let step = plan(&berth, observed.as_ref());
     if step == Step::Nothing {
         return Ok(Some(Outcome::Done));
     }
-    note(reconciler, &berth, wording(step, observed.is_some())).await?;
+    if !at_once {
+        note(reconciler, &berth, wording(step, observed.is_some())).await?;
+    }
     match call(reconciler, &berth, step).await {
         Ok(Called::Stopped(status)) => keep(reconciler, &berth, Some(&status)).await.map(|()| None),
         Ok(Called::Reached(status)) => succeed(reconciler, &berth, &status).await.map(|()| None),
@@ -68,8 +77,15 @@ async fn call(reconciler: &Reconciler, berth: &Berth, step: Step) -> Result<Call
         Step::Stop => reconciler.node.stop(&berth.user).await.map(Called::Stopped),
         Step::Delete => reconciler.node.delete(&berth.user, berth.id).await.map(|()| Called::Deleted),
         Step::Ensure(wanted) => {
-            let ensure =
-                Ensure { id: berth.id, image: berth.image.clone(), limits: berth.limits, wanted, allow_system: berth.allow_system };
+            let ensure = Ensure {
+                id: berth.id,
+                image: berth.image.clone(),
+                limits: berth.limits,
+                wanted,
+                allow_system: berth.allow_system,
+                policy: berth.policy.clone(),
+                suspended: berth.suspension.as_ref().map(|suspension| suspension.reason.clone()),
+            };
             reconciler.node.ensure(&berth.user, &ensure).await.map(Called::Reached)
         }
         Step::Foreign | Step::Nothing => {
@@ -124,8 +140,8 @@ async fn succeed(reconciler: &Reconciler, berth: &Berth, status: &Status) -> Res
     store::berths::observe(&mut tx, status, now).await?;
     store::berths::applied(&mut tx, berth.id, berth.generation, None).await?;
     let operations = store::operations::unfinished(&mut tx, berth.id).await?;
-    for (id, state) in settle::succeed(&operations, berth.generation) {
-        let problem = (state == OperationState::Cancelled).then(superseded);
+    for (id, state) in settle::succeed(&operations, berth.generation, berth.suspension.is_some()) {
+        let problem = (state == OperationState::Cancelled).then(|| overtaken(berth));
         store::operations::finish(&mut tx, id, state, None, problem.as_ref(), now).await?;
     }
     reconciler.store.commit(tx).await
@@ -182,12 +198,15 @@ async fn refuse(reconciler: &Reconciler, berth: &Berth, problem: &Problem, left:
     let now = reconciler.clock.now();
     let mut tx = reconciler.store.begin().await?;
     let operations = store::operations::unfinished(&mut tx, berth.id).await?;
+    let newest = store::berths::by_id(&mut tx, berth.id).await?.map(|newest| newest.generation);
     let covered = |generation: Option<i64>| generation.is_some_and(|own| own <= berth.generation);
-    for operation in operations.iter().filter(|operation| covered(operation.generation)) {
+    let before = settle::before(&operations, berth.generation).filter(|_| newest == Some(berth.generation));
+    // A suspension that came with a change of limits was not what the node refused.
+    let kept = |kind: Kind| kind == Kind::BerthSuspend && before.is_some();
+    for operation in operations.iter().filter(|operation| covered(operation.generation) && !kept(operation.kind)) {
         store::operations::finish(&mut tx, operation.id, OperationState::Failed, None, Some(problem), now).await?;
     }
     let creating = operations.iter().any(|operation| operation.kind == Kind::BerthCreate);
-    let newest = store::berths::by_id(&mut tx, berth.id).await?.map(|newest| newest.generation);
     let outcome = if berth.wanted == Wanted::Deleted {
         store::berths::set_problem(&mut tx, berth.id, Some((problem, now))).await?;
         Outcome::Retry
@@ -203,17 +222,35 @@ async fn refuse(reconciler: &Reconciler, berth: &Berth, problem: &Problem, left:
         store::berths::set_problem(&mut tx, berth.id, Some((problem, now))).await?;
         Outcome::Retry
     } else {
-        let before = settle::before(&operations, berth.generation).filter(|_| newest == Some(berth.generation));
         if let Some((profile, own)) = before {
             store::berths::restore_limits(&mut tx, berth.id, profile, own, now).await?;
         }
         // With the old limits back the berth is as wanted again; the operation tells what was refused.
         let problem = before.is_none().then_some((problem, now));
-        store::berths::applied(&mut tx, berth.id, berth.generation, problem).await?;
-        Outcome::Done
+        match berth.suspension {
+            // Nobody is free because the node failed once to bar him.
+            Some(_) => {
+                store::berths::set_problem(&mut tx, berth.id, problem).await?;
+                Outcome::Retry
+            }
+            None => {
+                store::berths::applied(&mut tx, berth.id, berth.generation, problem).await?;
+                Outcome::Done
+            }
+        }
     };
     reconciler.store.commit(tx).await?;
     Ok(outcome)
+}
+
+fn overtaken(berth: &Berth) -> Problem {
+    match &berth.suspension {
+        Some(suspension) => {
+            let detail = format!("the berth of {} was suspended: {}", berth.user, suspension.reason);
+            Problem::new(Refusal::Conflict, "berth_suspended", detail).hint("ask an administrator of this host")
+        }
+        None => superseded(),
+    }
 }
 
 fn superseded() -> Problem {

@@ -3,7 +3,8 @@
 //! It takes no input but the store: woken by a signal, by its timer and by the node's stream, it re-reads what is due, plans each berth's
 //! next step ([`plan`], pure) and asks the node for it. Asking twice is harmless, so that a restart of the server takes up whatever was
 //! unfinished. At most [`BERTHS`] berths and [`IMAGES`] images are worked on at a time, each by one task; what fails for a passing reason
-//! is tried again after a growing pause, what the node refuses ends the operation.
+//! is tried again after a growing pause, what the node refuses ends the operation. A suspension waits for none of this: it has permits of
+//! its own ([`SUSPENSIONS`]) and ends whatever else is being done with its berth.
 
 mod berths;
 mod calls;
@@ -33,6 +34,8 @@ use slots::{Outcome, Slots};
 
 /// Berths worked on at a time.
 const BERTHS: usize = 8;
+/// Suspensions carried out at a time; each takes the node milliseconds.
+const SUSPENSIONS: usize = 32;
 /// Image operations worked on at a time.
 const IMAGES: usize = 4;
 /// Intent is re-read at least so often.
@@ -52,6 +55,7 @@ pub struct Reconciler {
     clock: Clock,
     slots: Slots,
     berths: Semaphore,
+    suspensions: Semaphore,
     images: Semaphore,
     calls: calls::Ingest,
     report: watch::Sender<ReconcileReport>,
@@ -66,6 +70,7 @@ impl Reconciler {
             clock,
             slots: Slots::default(),
             berths: Semaphore::new(BERTHS),
+            suspensions: Semaphore::new(SUSPENSIONS),
             images: Semaphore::new(IMAGES),
             calls: calls::Ingest::new(audit),
             report: watch::Sender::new(ReconcileReport::default()),
@@ -113,21 +118,22 @@ impl Reconciler {
         let berths = store::berths::due(&mut reader).await?;
         let images = store::operations::unfinished_images(&mut reader).await?;
         drop(reader);
-        let wanted: HashSet<_> = berths.iter().map(|(id, _)| id.0).chain(images.iter().map(|operation| operation.id.0)).collect();
+        let wanted: HashSet<_> = berths.iter().map(|due| due.id.0).chain(images.iter().map(|operation| operation.id.0)).collect();
         self.slots.retain(&wanted);
-        for (id, generation) in berths {
-            if self.slots.take(id.0, generation, Instant::now()) {
+        for store::berths::Due { id, generation, urgent } in berths {
+            if let Some(abort) = self.slots.take(id.0, generation, urgent, Instant::now()) {
                 let this = Arc::clone(self);
-                self.spawn(tasks, hard, id.0, generation, async move {
-                    let Ok(_permit) = this.berths.acquire().await else { return Outcome::Retry };
+                self.spawn(tasks, hard, abort, (id.0, generation), async move {
+                    let permits = if urgent { &this.suspensions } else { &this.berths };
+                    let Ok(_permit) = permits.acquire().await else { return Outcome::Retry };
                     berths::drive(&this, id).await
                 });
             }
         }
         for operation in images {
-            if self.slots.take(operation.id.0, 0, Instant::now()) {
+            if let Some(abort) = self.slots.take(operation.id.0, 0, false, Instant::now()) {
                 let this = Arc::clone(self);
-                self.spawn(tasks, hard, operation.id.0, 0, async move {
+                self.spawn(tasks, hard, abort, (operation.id.0, 0), async move {
                     let Ok(_permit) = this.images.acquire().await else { return Outcome::Retry };
                     images::drive(&this, operation).await
                 });
@@ -140,12 +146,13 @@ impl Reconciler {
         self: &Arc<Self>,
         tasks: &TaskTracker,
         hard: &CancellationToken,
-        id: uuid::Uuid,
-        generation: i64,
+        abort: CancellationToken,
+        (id, generation): (uuid::Uuid, i64),
         work: impl Future<Output = Outcome> + Send + 'static,
     ) {
         let (this, hard) = (Arc::clone(self), hard.clone());
         // A task of its own inside, so that a panic in it frees the slot.
+        let work = async move { abort.run_until_cancelled(work).await.unwrap_or(Outcome::Retry) };
         let inner = tasks.spawn(async move { hard.run_until_cancelled(work).await.unwrap_or(Outcome::Retry) });
         tasks.spawn(async move {
             let outcome = inner.await.unwrap_or_else(|error| {

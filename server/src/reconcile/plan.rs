@@ -28,6 +28,10 @@ pub fn plan(berth: &Berth, observed: Option<&Status>) -> Step {
     if berth.generation == berth.applied && observed.is_some() {
         return Step::Nothing;
     }
+    if berth.suspension.is_some() {
+        // Overrides what is wanted, which is left for the resume.
+        return Step::Ensure(wanted);
+    }
     match (berth.restart_after, observed) {
         // A berth without a start time is taken for an old one: one stop too many does no harm after a restart was asked for.
         (Some(after), Some(status)) if status.state.is_up() && status.started_at.is_none_or(|started| started < after) => Step::Stop,
@@ -39,7 +43,7 @@ pub fn plan(berth: &Berth, observed: Option<&Status>) -> Step {
 mod tests {
     use super::*;
     use crate::{
-        domain::{BerthId, State},
+        domain::{BerthId, State, Suspension},
         reconcile::samples::{berth, status},
     };
 
@@ -84,6 +88,17 @@ mod tests {
         status.state = State::Stopped;
         assert_eq!(plan(&berth, Some(&status)), Step::Ensure(EnsureWanted::Running));
         assert_eq!(plan(&berth, None), Step::Ensure(EnsureWanted::Running));
+    }
+
+    #[test]
+    fn a_suspended_berth_is_not_stopped_for_a_restart_but_can_be_deleted() {
+        let mut berth = berth(Wanted::Running);
+        berth.restart_after = Some(1_000);
+        berth.suspension = Some(Suspension { reason: "mining".to_owned(), by: "root".to_owned(), since: 1 });
+        let status = status(&berth, State::Running);
+        assert_eq!(plan(&berth, Some(&status)), Step::Ensure(EnsureWanted::Running));
+        berth.wanted = Wanted::Deleted;
+        assert_eq!(plan(&berth, Some(&status)), Step::Delete);
     }
 
     #[test]

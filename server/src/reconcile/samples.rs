@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::domain::{Berth, BerthId, Limits, OwnLimits, ProfileId, State, Status, UserId, Wanted};
+use crate::domain::{Berth, BerthId, HostPolicy, Limits, OwnLimits, ProfileId, State, Status, UserId, Wanted};
 
 pub(super) fn berth(wanted: Wanted) -> Berth {
     Berth {
@@ -16,6 +16,8 @@ pub(super) fn berth(wanted: Wanted) -> Berth {
         image_name: "default".to_owned(),
         own: OwnLimits::default(),
         limits: Limits::LEAST,
+        policy: HostPolicy::default(),
+        suspension: None,
         allow_system: false,
         wanted,
         restart_after: None,
@@ -46,5 +48,10 @@ pub(super) fn status(berth: &Berth, state: State) -> Status {
         pid: None,
         started_at: None,
         usage: None,
+        suspended: None,
+        sleep: None,
+        last_used_at: None,
+        running_containers: None,
+        ports: Vec::new(),
     }
 }

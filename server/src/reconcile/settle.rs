@@ -2,13 +2,16 @@
 
 use crate::domain::{Kind, Operation, OperationId, OperationState, OwnLimits, Parameters, ProfileId};
 
-/// How each of the operations up to `generation` ends when the node has done what is wanted.
-pub(super) fn succeed(operations: &[Operation], generation: i64) -> Vec<(OperationId, OperationState)> {
+/// How each of the operations up to `generation` ends when the node has done what is wanted. On a berth that is `suspended` nothing was
+/// started or stopped.
+pub(super) fn succeed(operations: &[Operation], generation: i64, suspended: bool) -> Vec<(OperationId, OperationState)> {
     let covered = || operations.iter().filter(move |operation| operation.generation.is_some_and(|own| own <= generation));
-    let last_power = covered().filter(|operation| operation.kind.is_power()).map(|operation| operation.generation).max().flatten();
+    let last = |of: fn(Kind) -> bool| covered().filter(|one| of(one.kind)).map(|one| one.generation).max().flatten();
+    let (last_power, last_bar) = (last(Kind::is_power), last(Kind::is_bar));
     covered()
         .map(|operation| {
-            let overtaken = operation.kind.is_power() && operation.generation < last_power;
+            let overtaken = (operation.kind.is_power() && (suspended || operation.generation < last_power))
+                || (operation.kind.is_bar() && operation.generation < last_bar);
             (operation.id, if overtaken { OperationState::Cancelled } else { OperationState::Succeeded })
         })
         .collect()
@@ -62,8 +65,19 @@ mod tests {
             operation(4, Kind::BerthStop, 4),
             operation(5, Kind::BerthStart, 5),
         ];
-        let ends: Vec<_> = succeed(&operations, 4).into_iter().map(|(_, state)| state).collect();
+        let ends: Vec<_> = succeed(&operations, 4, false).into_iter().map(|(_, state)| state).collect();
         assert_eq!(ends, [OperationState::Succeeded, OperationState::Cancelled, OperationState::Succeeded, OperationState::Succeeded]);
+    }
+
+    #[test]
+    fn a_suspension_overtakes_a_start_and_a_resume_the_suspension() {
+        let operations =
+            [operation(1, Kind::BerthStart, 2), operation(2, Kind::BerthSuspend, 3), operation(3, Kind::BerthResume, 4)];
+        let ends = |generation, suspended| -> Vec<_> {
+            succeed(&operations, generation, suspended).into_iter().map(|(_, state)| state).collect()
+        };
+        assert_eq!(ends(3, true), [OperationState::Cancelled, OperationState::Succeeded]);
+        assert_eq!(ends(4, false), [OperationState::Succeeded, OperationState::Cancelled, OperationState::Succeeded]);
     }
 
     #[test]

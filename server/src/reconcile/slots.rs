@@ -1,12 +1,13 @@
 //! Which pieces of work are under way, and which wait before they are tried again.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, hash_map::Entry},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -26,8 +27,13 @@ pub(super) struct Slots(Mutex<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    running: HashSet<Uuid>,
+    running: HashMap<Uuid, Work>,
     paused: HashMap<Uuid, Pause>,
+}
+
+struct Work {
+    urgent: bool,
+    abort: CancellationToken,
 }
 
 struct Pause {
@@ -37,11 +43,22 @@ struct Pause {
 }
 
 impl Slots {
-    /// Takes the piece of work, unless it is under way, or paused and not changed since.
-    pub(super) fn take(&self, id: Uuid, generation: i64, now: Instant) -> bool {
+    /// Takes the piece of work, unless it is under way, or paused and not changed since. Who takes it ends when the token is cancelled:
+    /// urgent work does not wait for what is under way, but takes its place once that has ended.
+    pub(super) fn take(&self, id: Uuid, generation: i64, urgent: bool, now: Instant) -> Option<CancellationToken> {
         let mut inner = self.lock();
-        let paused = inner.paused.get(&id).is_some_and(|pause| pause.generation == generation && pause.until > now);
-        !paused && inner.running.insert(id)
+        if inner.paused.get(&id).is_some_and(|pause| pause.generation == generation && pause.until > now) {
+            return None;
+        }
+        match inner.running.entry(id) {
+            Entry::Occupied(under_way) => {
+                if urgent && !under_way.get().urgent {
+                    under_way.get().abort.cancel();
+                }
+                None
+            }
+            Entry::Vacant(free) => Some(free.insert(Work { urgent, abort: CancellationToken::new() }).abort.clone()),
+        }
     }
 
     pub(super) fn finish(&self, id: Uuid, generation: i64, outcome: Outcome, now: Instant) {
@@ -60,13 +77,13 @@ impl Slots {
     }
 
     pub(super) fn is_running(&self, id: Uuid) -> bool {
-        self.lock().running.contains(&id)
+        self.lock().running.contains_key(&id)
     }
 
     /// When the first pause ends.
     pub(super) fn next(&self) -> Option<Instant> {
         let inner = self.lock();
-        inner.paused.iter().filter(|(id, _)| !inner.running.contains(id)).map(|(_, pause)| pause.until).min()
+        inner.paused.iter().filter(|(id, _)| !inner.running.contains_key(id)).map(|(_, pause)| pause.until).min()
     }
 
     pub(super) fn paused(&self) -> usize {
@@ -96,15 +113,26 @@ mod tests {
     #[test]
     fn one_at_a_time_and_pauses_grow_until_something_changes() {
         let (slots, id, now) = (Slots::default(), Uuid::nil(), Instant::now());
-        assert!(slots.take(id, 1, now));
-        assert!(!slots.take(id, 2, now), "it is under way");
+        assert!(slots.take(id, 1, false, now).is_some());
+        assert!(slots.take(id, 2, false, now).is_none(), "it is under way");
         slots.finish(id, 1, Outcome::Retry, now);
-        assert!(!slots.take(id, 1, now), "it pauses");
-        assert!(slots.take(id, 1, now + Duration::from_secs(1)));
+        assert!(slots.take(id, 1, false, now).is_none(), "it pauses");
+        assert!(slots.take(id, 1, false, now + Duration::from_secs(1)).is_some());
         slots.finish(id, 1, Outcome::Retry, now);
-        assert!(!slots.take(id, 1, now + Duration::from_secs(1)), "the second pause is longer");
-        assert!(slots.take(id, 2, now), "a new intent does not wait");
+        assert!(slots.take(id, 1, false, now + Duration::from_secs(1)).is_none(), "the second pause is longer");
+        assert!(slots.take(id, 2, false, now).is_some(), "a new intent does not wait");
         slots.finish(id, 2, Outcome::Done, now);
         assert_eq!(slots.next(), None);
+    }
+
+    #[test]
+    fn urgent_work_ends_what_is_under_way_but_not_other_urgent_work() {
+        let (slots, id, now) = (Slots::default(), Uuid::nil(), Instant::now());
+        let slow = slots.take(id, 1, false, now).unwrap();
+        assert!(slots.take(id, 2, false, now).is_none() && !slow.is_cancelled());
+        assert!(slots.take(id, 2, true, now).is_none() && slow.is_cancelled());
+        slots.finish(id, 1, Outcome::Retry, now);
+        let urgent = slots.take(id, 2, true, now).unwrap();
+        assert!(slots.take(id, 3, true, now).is_none() && !urgent.is_cancelled());
     }
 }

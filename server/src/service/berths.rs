@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::{Error, Service, authorise, history::Page, images::resolve, name, not_found, quota};
+use super::{Error, Service, authorise, history::Page, images::resolve, name, not_found, quota, suspension::check_not_suspended};
 use crate::{
     authz::{self, Access, Operation as Op},
     domain::{
@@ -174,6 +174,9 @@ impl Service {
             Wanted::Deleted => visible(&mut tx, caller, what.0, user).await?,
             _ => changeable(&mut tx, caller, what.0, user).await?,
         };
+        if wanted != Wanted::Deleted {
+            check_not_suspended(caller, &berth)?;
+        }
         let now = self.clock.now();
         let restart_after = (what.1 == Kind::BerthRestart).then_some(now);
         let generation = store::berths::want(&mut tx, berth.id, wanted, restart_after, now).await?;
@@ -187,6 +190,22 @@ impl Service {
         &self,
         mut tx: Transaction,
         caller: &Caller,
+        what: (Op, Kind),
+        target: Target<'_>,
+        parameters: Parameters,
+        details: serde_json::Value,
+    ) -> Result<Operation, Error> {
+        let operation = self.note(&mut tx, caller, what, target, parameters, details).await?;
+        self.store.commit(tx).await?;
+        self.store.announce();
+        Ok(operation)
+    }
+
+    /// Writes the operation and the audit row.
+    pub(super) async fn note(
+        &self,
+        tx: &mut Transaction,
+        caller: &Caller,
         (action, kind): (Op, Kind),
         target: Target<'_>,
         parameters: Parameters,
@@ -195,20 +214,18 @@ impl Service {
         let mut operation = pending(&self.clock, caller, kind, target.user.as_str(), parameters);
         operation.berth_id = Some(target.id);
         operation.generation = Some(target.generation);
-        store::operations::insert(&mut tx, &operation).await?;
+        store::operations::insert(tx, &operation).await?;
         let entry =
             AuditEntry { action: action.id(), subject: Subject::Berth(target.user.as_str()), details, operation: Some(operation.id) };
-        store::audit::insert(&mut tx, &self.clock, Some(caller), entry).await?;
-        self.store.commit(tx).await?;
-        self.store.announce();
+        store::audit::insert(tx, &self.clock, Some(caller), entry).await?;
         Ok(operation)
     }
 }
 
-struct Target<'a> {
-    user: &'a UserName,
-    id: BerthId,
-    generation: i64,
+pub(super) struct Target<'a> {
+    pub user: &'a UserName,
+    pub id: BerthId,
+    pub generation: i64,
 }
 
 /// An operation that nobody has begun to carry out.
@@ -253,7 +270,7 @@ pub(super) async fn visible(connection: &mut store::Connection, caller: &Caller,
 }
 
 /// The same, and it is not about to go.
-async fn changeable(connection: &mut store::Connection, caller: &Caller, operation: Op, user: &str) -> Result<Berth, Error> {
+pub(super) async fn changeable(connection: &mut store::Connection, caller: &Caller, operation: Op, user: &str) -> Result<Berth, Error> {
     let berth = visible(connection, caller, operation, user).await?;
     match berth.wanted {
         Wanted::Deleted => Err(Problem::new(Refusal::Conflict, "berth_deleting", format!("the berth of {user} is being deleted"))

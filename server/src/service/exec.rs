@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use hyper::upgrade::Upgraded;
 
-use super::{Error, Service, berths::visible};
+use super::{Error, Service, berths::visible, suspension::check_not_suspended};
 use crate::{
     authz::Operation as Op,
     domain::{AuditEntry, Caller, ExecCommand, Problem, Refusal, State, Subject, Wanted},
@@ -21,6 +21,7 @@ impl Service {
         check(command)?;
         let mut tx = self.store.begin().await?;
         let berth = visible(&mut tx, caller, Op::ExecBerth, user).await?;
+        check_not_suspended(caller, &berth)?;
         let up = berth.status.as_ref().is_some_and(|status| matches!(status.state, State::Running | State::Frozen));
         if !up || berth.wanted == Wanted::Deleted {
             let state = berth.status.as_ref().map_or("stopped", |status| status.state.as_str());

@@ -10,6 +10,7 @@ mod host;
 mod images;
 mod profiles;
 mod quota;
+mod suspension;
 mod trail;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ pub use history::Page;
 pub use host::NodeSummary;
 pub use images::ImageState;
 pub use profiles::{ChangeProfile, CreateProfile};
+pub use suspension::AllAccepted;
 pub use trail::{Followed, Listed};
 
 use tokio::sync::watch;

@@ -3,7 +3,7 @@
 use super::{Error, Page, Service, authorise, name, not_found, quota, shorten};
 use crate::{
     authz::Operation as Op,
-    domain::{AuditEntry, Caller, OwnLimits, Problem, Profile, ProfileId, ProfileName, Refusal, Subject},
+    domain::{AuditEntry, Caller, HostPolicy, OwnLimits, PolicyChange, Problem, Profile, ProfileId, ProfileName, Refusal, Subject},
     store,
 };
 
@@ -13,6 +13,7 @@ pub struct CreateProfile {
     pub description: String,
     /// What is left out is taken from the profile `default`.
     pub limits: OwnLimits,
+    pub policy: PolicyChange,
 }
 
 #[derive(Clone, Debug)]
@@ -20,6 +21,7 @@ pub struct ChangeProfile {
     pub description: Option<String>,
     /// What is left out stays.
     pub limits: OwnLimits,
+    pub policy: PolicyChange,
 }
 
 const DEFAULT: &str = "default";
@@ -49,24 +51,27 @@ impl Service {
                 .hint(format!("berth profile set {profile} …"))
                 .into());
         }
-        let limits = request.limits.over(find(&mut tx, DEFAULT).await?.limits);
+        let default = find(&mut tx, DEFAULT).await?;
+        let (limits, policy) = (request.limits.over(default.limits), request.policy.over(default.policy));
         quota::check_limits(limits)?;
+        check_policy(&policy)?;
         let created = Profile {
             id: ProfileId(self.clock.id()),
             name: profile.to_string(),
             description: request.description,
             limits,
+            policy,
             berths: 0,
             created_at: now,
             updated_at: now,
         };
         store::profiles::insert(&mut tx, &created).await?;
-        self.record(&mut tx, caller, Op::CreateProfile, &created.name, serde_json::json!({ "limits": limits })).await?;
+        self.record(&mut tx, caller, Op::CreateProfile, &created.name, serde_json::json!({ "limits": limits, "policy": created.policy })).await?;
         self.store.commit(tx).await?;
         Ok(created)
     }
 
-    /// Changes the profile; every berth that uses it takes on its limits.
+    /// Changes the profile; every berth that uses it takes on its limits and its policy.
     pub async fn change_profile(&self, caller: &Caller, profile: &str, change: ChangeProfile) -> Result<Profile, Error> {
         authorise(caller, Op::ChangeProfile)?;
         if let Some(description) = &change.description {
@@ -80,21 +85,24 @@ impl Service {
         let node = if used { Some(self.node.node().await?) } else { None };
         let mut tx = self.store.begin().await?;
         let old = find(&mut tx, profile).await?;
-        let limits = change.limits.over(old.limits);
+        let (limits, policy) = (change.limits.over(old.limits), change.policy.over(old.policy.clone()));
         quota::check_limits(limits)?;
+        check_policy(&policy)?;
         let before = store::berths::sums(&mut tx).await?;
-        let changed =
-            Profile { description: change.description.unwrap_or_else(|| old.description.clone()), limits, updated_at: now, ..old.clone() };
+        let description = change.description.unwrap_or_else(|| old.description.clone());
+        let changed = Profile { description, limits, policy, updated_at: now, ..old.clone() };
         store::profiles::update(&mut tx, &changed).await?;
-        if limits != old.limits {
+        if limits != old.limits || changed.policy != old.policy {
             store::berths::touch_profile(&mut tx, changed.id, now).await?;
         }
         if let Some(node) = &node {
             // A profile has no place for warnings in its answer; the doctor tells of promises beyond the host.
             quota::check_host(&mut tx, before, node, &self.policy).await?;
         }
-        self.record(&mut tx, caller, Op::ChangeProfile, &changed.name, serde_json::json!({ "before": old.limits, "limits": limits }))
-            .await?;
+        let details = serde_json::json!({
+            "before": { "limits": old.limits, "policy": old.policy }, "limits": limits, "policy": changed.policy,
+        });
+        self.record(&mut tx, caller, Op::ChangeProfile, &changed.name, details).await?;
         self.store.commit(tx).await?;
         self.store.announce();
         Ok(changed)
@@ -136,6 +144,10 @@ impl Service {
 async fn find(connection: &mut store::Connection, profile: &str) -> Result<Profile, Error> {
     let profile: ProfileName = name("profile", profile)?;
     store::profiles::by_name(connection, &profile).await?.ok_or_else(|| not_found("profile", profile.as_str()))
+}
+
+fn check_policy(policy: &HostPolicy) -> Result<(), Error> {
+    policy.validate().map_err(|error| Problem::new(Refusal::Limit, "invalid_policy", error.to_string()).hint(error.hint()).into())
 }
 
 fn check_description(text: &str) -> Result<(), Error> {

@@ -2,8 +2,8 @@
 
 use sqlx::FromRow;
 
-use super::{Connection, During, Error, from_json, id, signed, to_json, touched, unsigned, variant};
-use crate::domain::{Berth, BerthId, Limits, OwnLimits, Problem, ProfileId, Status, UserId, UserName, Wanted};
+use super::{Connection, During, Error, from_json, id, profiles::PolicyRow, signed, to_json, touched, unsigned, variant};
+use crate::domain::{Berth, BerthId, Limits, OwnLimits, Problem, ProfileId, Status, Suspension, UserId, UserName, Wanted};
 
 const TABLE: &str = "berths";
 
@@ -13,7 +13,8 @@ macro_rules! select {
             "SELECT b.id, b.user_id, u.name AS user_name, u.uid AS user_uid, b.profile_id, p.name AS profile_name, b.image, b.image_name,
                     b.cpu_millis, b.memory_bytes, b.pids, b.disk_bytes,
                     p.cpu_millis AS profile_cpu_millis, p.memory_bytes AS profile_memory_bytes, p.pids AS profile_pids,
-                    p.disk_bytes AS profile_disk_bytes, b.allow_system, b.wanted, b.restart_after, b.generation, b.applied, b.status,
+                    p.disk_bytes AS profile_disk_bytes, p.home, p.paths, p.ports_first, p.ports_last, p.ports_open_to, p.freeze_after,
+                    p.stop_after, b.suspended, b.suspended_by, b.suspended_at, b.allow_system, b.wanted, b.restart_after, b.generation, b.applied, b.status,
                     b.problem, b.observed_at, b.created_at, b.updated_at
              FROM berths b JOIN users u ON u.id = b.user_id JOIN profiles p ON p.id = b.profile_id ",
             $tail
@@ -39,6 +40,11 @@ struct Row {
     profile_memory_bytes: i64,
     profile_pids: i64,
     profile_disk_bytes: i64,
+    #[sqlx(flatten)]
+    policy: PolicyRow,
+    suspended: Option<String>,
+    suspended_by: Option<String>,
+    suspended_at: Option<i64>,
     allow_system: bool,
     wanted: String,
     restart_after: Option<i64>,
@@ -78,6 +84,12 @@ impl TryFrom<Row> for Berth {
             image_name: row.image_name,
             own,
             limits: own.over(profile),
+            policy: row.policy.try_into()?,
+            suspension: row.suspended.map(|reason| Suspension {
+                reason,
+                by: row.suspended_by.unwrap_or_default(),
+                since: row.suspended_at.unwrap_or_default(),
+            }),
             allow_system: row.allow_system,
             wanted: variant(&Wanted::ALL, Wanted::as_str, TABLE, "wanted", row.wanted)?,
             restart_after: row.restart_after,
@@ -153,14 +165,48 @@ pub async fn page(connection: &mut Connection, after: &str, limit: u32) -> Resul
     rows.into_iter().map(Berth::try_from).collect()
 }
 
-/// Berths for which there is something to do, with their generations: a new intent, or nothing known of them on the node.
-pub async fn due(connection: &mut Connection) -> Result<Vec<(BerthId, i64)>, Error> {
-    let rows: Vec<(String, i64)> =
-        sqlx::query_as("SELECT id, generation FROM berths WHERE generation > applied OR wanted = 'deleted' OR status IS NULL ORDER BY id")
-            .fetch_all(connection)
-            .await
-            .during("list what is to be done")?;
-    rows.into_iter().map(|(text, generation)| Ok((BerthId(id(TABLE, text)?), generation))).collect()
+/// A berth for which there is something to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Due {
+    pub id: BerthId,
+    pub generation: i64,
+    /// It was suspended: that waits for nothing else.
+    pub urgent: bool,
+}
+
+/// Berths for which there is something to do, urgent ones first: a new intent, or nothing known of them on the node.
+pub async fn due(connection: &mut Connection) -> Result<Vec<Due>, Error> {
+    let rows: Vec<(String, i64, bool)> = sqlx::query_as(
+        "SELECT id, generation, suspended IS NOT NULL AND wanted <> 'deleted' AND generation > applied AS urgent FROM berths
+         WHERE generation > applied OR wanted = 'deleted' OR status IS NULL ORDER BY urgent DESC, id",
+    )
+    .fetch_all(connection)
+    .await
+    .during("list what is to be done")?;
+    rows.into_iter().map(|(text, generation, urgent)| Ok(Due { id: BerthId(id(TABLE, text)?), generation, urgent })).collect()
+}
+
+/// All berths that are not being deleted, in the order of ids.
+pub async fn all(connection: &mut Connection) -> Result<Vec<Berth>, Error> {
+    let rows: Vec<Row> =
+        sqlx::query_as(select!("WHERE b.wanted <> 'deleted' ORDER BY b.id")).fetch_all(connection).await.during("list all berths")?;
+    rows.into_iter().map(Berth::try_from).collect()
+}
+
+/// Bars the berth, or lets it go; returns the new generation.
+pub async fn suspend(connection: &mut Connection, id: BerthId, suspension: Option<&Suspension>, now: i64) -> Result<i64, Error> {
+    sqlx::query_scalar(
+        "UPDATE berths SET suspended = $2, suspended_by = $3, suspended_at = $4, generation = generation + 1, updated_at = $5 WHERE id = $1
+         RETURNING generation",
+    )
+    .bind(id.to_string())
+    .bind(suspension.map(|suspension| &suspension.reason))
+    .bind(suspension.map(|suspension| &suspension.by))
+    .bind(suspension.map(|suspension| suspension.since))
+    .bind(now)
+    .fetch_one(connection)
+    .await
+    .during("store the suspension of the berth")
 }
 
 /// Asks for another state; returns the new generation.
@@ -215,7 +261,7 @@ pub async fn restore_limits(connection: &mut Connection, id: BerthId, profile: P
     Ok(())
 }
 
-/// Asks that every berth of a profile takes on its limits.
+/// Asks that every berth of a profile takes on its limits and its policy.
 pub async fn touch_profile(connection: &mut Connection, profile: ProfileId, now: i64) -> Result<(), Error> {
     sqlx::query("UPDATE berths SET generation = generation + 1, updated_at = $2 WHERE profile_id = $1 AND wanted <> 'deleted'")
         .bind(profile.to_string())
@@ -227,11 +273,12 @@ pub async fn touch_profile(connection: &mut Connection, profile: ProfileId, now:
 }
 
 /// Notes that the node has carried out `generation`, or has finally refused it because of `problem`. What was wanted is no longer pending
-/// then, unless something newer is: a berth that was stopped as asked may wake on its next connection, and nobody stops it again.
+/// then, unless something newer is, or a suspension holds it back: a berth that was stopped as asked may wake on its next connection, and
+/// nobody stops it again.
 pub async fn applied(connection: &mut Connection, id: BerthId, generation: i64, problem: Option<(&Problem, i64)>) -> Result<(), Error> {
     let result = sqlx::query(
         "UPDATE berths SET applied = $2, problem = $3,
-                           wanted = CASE WHEN generation = $2 AND wanted <> 'deleted' THEN 'present' ELSE wanted END
+                           wanted = CASE WHEN generation = $2 AND wanted <> 'deleted' AND suspended IS NULL THEN 'present' ELSE wanted END
          WHERE id = $1",
     )
     .bind(id.to_string())

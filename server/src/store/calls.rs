@@ -275,3 +275,99 @@ pub fn call_id(at: i64, seq: i64, berth: BerthId) -> AuditId {
     let random = ((seq & 0xffff_ffff) << 30) | (tail & 0x3fff_ffff);
     AuditId(Uuid::from_u128((time << 80) | (7 << 76) | (((seq >> 32) & 0xfff) << 64) | (0b10 << 62) | random))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Store, tests::scratch};
+
+    fn record(seq: i64, at: i64) -> CallRecord {
+        let berth = BerthId(Uuid::from_u128(7));
+        let call = Call {
+            at,
+            user: "alice".to_owned(),
+            uid: 1000,
+            pid: 42,
+            command: "docker".to_owned(),
+            method: "POST".to_owned(),
+            version: Some("1.45".to_owned()),
+            path: format!("/containers/{seq:064x}/start?detachKeys="),
+            image: Some("docker.io/library/busybox:latest".to_owned()),
+            container: Some(format!("{seq:064x}")),
+            status: Some(204),
+            request_bytes: 1,
+            response_bytes: 2,
+            duration_ms: 3,
+            outcome: CallOutcome::Answered,
+            lost: 0,
+        };
+        CallRecord { id: call_id(at, seq, berth), seq, berth_id: berth, call }
+    }
+
+    async fn fill(store: &Store, count: i64, at: i64) {
+        for from in (1..=count).step_by(500) {
+            let records: Vec<_> = (from..(from + 500).min(count + 1)).map(|seq| record(seq, at + seq)).collect();
+            let mut tx = store.begin().await.unwrap();
+            insert(&mut tx, &records).await.unwrap();
+            store.commit(tx).await.unwrap();
+        }
+    }
+
+    #[test]
+    fn ids_are_uuids_of_the_calls_time_in_the_order_of_storing() {
+        let berth = BerthId(Uuid::from_u128(7));
+        let at = 1_795_000_000_000;
+        let ids = [call_id(at, 5, berth), call_id(at, 1 << 33, berth), call_id(at + 1, 1, berth)];
+        assert!(ids.is_sorted());
+        let (seconds, nanos) = ids[0].0.get_timestamp().unwrap().to_unix();
+        assert_eq!((ids[0].0.get_version_num(), seconds, nanos), (7, 1_795_000_000, 0));
+        assert!(floor(at) <= ids[0].to_string() && ids[1].to_string() < floor(at + 1) && floor(-5) < floor(i64::MAX));
+    }
+
+    #[tokio::test]
+    async fn the_oldest_go_by_time_and_by_number_and_the_total_is_what_the_file_holds() {
+        let (directory, store) = scratch().await;
+        let pages = async || -> i64 {
+            let mut reader = store.reader().await.unwrap();
+            sqlx::query_scalar("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()")
+                .fetch_one(&mut *reader)
+                .await
+                .unwrap()
+        };
+        let empty = pages().await;
+        fill(&store, 10_000, 1_795_000_000_000).await;
+        let mut tx = store.begin().await.unwrap();
+        let (all, held) = (total(&mut tx).await.unwrap() as f64, (pages().await - empty) as f64);
+        assert!((0.75..1.33).contains(&(all / held)), "counted {all}, on disk {held}");
+        assert_eq!(prune(&mut tx, Some(1_795_000_000_000 + 101), 1000).await.unwrap().0, 100);
+        let (gone, left) = prune(&mut tx, None, 900).await.unwrap();
+        assert_eq!((gone, left), (900, (all * 0.9) as u64));
+        let oldest = page(&mut tx, &TrailFilter::default(), None, 20_000).await.unwrap();
+        assert_eq!((oldest.len(), oldest.last().unwrap().seq), (9_000, 1_001));
+        drop(directory);
+    }
+
+    /// Figures: `cargo test --release -p berth-server --lib million -- --ignored --nocapture`.
+    #[tokio::test]
+    #[ignore = "prints figures; takes a minute"]
+    async fn a_million_calls_are_read_in_milliseconds() {
+        let (_directory, store) = scratch().await;
+        let start = std::time::Instant::now();
+        fill(&store, 1_000_000, 1_795_000_000_000).await;
+        let taken = start.elapsed();
+        let mut reader = store.reader().await.unwrap();
+        let bytes = total(&mut reader).await.unwrap();
+        println!("stored: {:.0} rows a second, {} bytes a row counted", 1e6 / taken.as_secs_f64(), bytes / 1_000_000);
+        let user = Some("alice".to_owned());
+        for (name, filter) in [
+            ("all", TrailFilter::default()),
+            ("one user", TrailFilter { user, ..TrailFilter::default() }),
+            ("a path of the oldest", TrailFilter { path: Some(format!("/containers/{:064x}", 3)), ..TrailFilter::default() }),
+            ("no such status", TrailFilter { status: Some(500), ..TrailFilter::default() }),
+        ] {
+            let start = std::time::Instant::now();
+            let found = page(&mut reader, &filter, None, 101).await.unwrap().len();
+            println!("{name}: {found} rows in {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+}

@@ -15,8 +15,8 @@ use uuid::Uuid;
 pub use exec::{Exec, ExecError, ExecFrame, ExecReader, ExecWriter};
 
 use crate::{
-    Accepted, AuditList, Berth, BerthChange, BerthList, BuildImage, Doctor, ExecBerth, Image, ImageList, NewBerth, NewProfile, Node,
-    Operation, OperationList, PREFIX, Problem, Profile, ProfileChange, ProfileList, User,
+    Accepted, AllAccepted, AuditList, Berth, BerthChange, BerthList, BuildImage, Doctor, ExecBerth, Image, ImageList, NewBerth, NewProfile, Node,
+    Operation, OperationList, PREFIX, Problem, Profile, ProfileChange, ProfileList, SuspendBerth, User,
 };
 
 /// A request body: JSON or a stream of bytes.
@@ -131,6 +131,23 @@ impl Client {
 
     pub async fn restart(&self, user: &str) -> Result<Accepted, Error> {
         self.call(Method::POST, &format!("/berths/{}/restart", segment(user))).await
+    }
+
+    pub async fn suspend(&self, user: &str, reason: &str) -> Result<Accepted, Error> {
+        let body = SuspendBerth { reason: reason.to_owned() };
+        self.send(Method::POST, &format!("/berths/{}/suspend", segment(user)), &body).await
+    }
+
+    pub async fn resume(&self, user: &str) -> Result<Accepted, Error> {
+        self.call(Method::POST, &format!("/berths/{}/resume", segment(user))).await
+    }
+
+    pub async fn suspend_all(&self, reason: &str) -> Result<AllAccepted, Error> {
+        self.send(Method::POST, "/berths:suspend", &SuspendBerth { reason: reason.to_owned() }).await
+    }
+
+    pub async fn resume_all(&self) -> Result<AllAccepted, Error> {
+        self.call(Method::POST, "/berths:resume").await
     }
 
     pub async fn delete(&self, user: &str) -> Result<Accepted, Error> {
