@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::units::{Cpus, OrProfile, Size, parse_user};
+use crate::units::{Cpus, OrProfile, Ports, Size, Span, parse_user};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -49,6 +49,59 @@ pub(crate) struct LimitArguments {
     /// Disk for images, volumes, build cache and files together, for instance 20g
     #[arg(long, value_name = "SIZE")]
     pub disk: Option<Size>,
+}
+
+/// How the berths of a profile join the host.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct PolicyArguments {
+    /// The user's home inside: read and write, read only, or not at all
+    #[arg(long, value_enum, value_name = "rw|ro|none", hide_possible_values = true)]
+    pub home: Option<Home>,
+    /// A further directory of the host, at the same path inside; may be given several times, and replaces those that were
+    #[arg(long = "path", value_name = "DIR[:ro]", conflicts_with = "no_paths")]
+    pub paths: Vec<String>,
+    /// No further directories
+    #[arg(long)]
+    pub no_paths: bool,
+    /// Container ports that appear at 127.0.0.1 of the host, or none
+    #[arg(long, value_name = "FIRST-LAST")]
+    pub ports: Option<Ports>,
+    /// Who on the host reaches them: the user and root, or every account
+    #[arg(long, value_enum, value_name = "user|host", hide_possible_values = true)]
+    pub ports_open_to: Option<Reach>,
+    /// Freeze a berth that is not used and runs no container, for instance after 15m, or never
+    #[arg(long, value_name = "TIME")]
+    pub freeze_after: Option<Span>,
+    /// Likewise, stop it
+    #[arg(long, value_name = "TIME")]
+    pub stop_after: Option<Span>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Home {
+    Rw,
+    Ro,
+    None,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Reach {
+    User,
+    Host,
+}
+
+/// One berth or all of them.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Whom {
+    /// Name of the host account
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    pub user: Option<String>,
+    /// Every berth of this host
+    #[arg(long)]
+    pub all: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    pub yes: bool,
 }
 
 /// Limits of a berth that is there; `profile` goes back to the profile's.
@@ -134,6 +187,25 @@ pub(crate) enum Command {
         #[arg(long)]
         no_wait: bool,
     },
+    /// Bar a berth: what runs in it is frozen, its socket refuses, and only an administrator lets it go
+    Suspend {
+        #[command(flatten)]
+        whom: Whom,
+        /// What its user is told, in one line
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// Do not wait until it is done
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Let a suspended berth go; it is again as it was
+    Resume {
+        #[command(flatten)]
+        whom: Whom,
+        /// Do not wait until it is done
+        #[arg(long)]
+        no_wait: bool,
+    },
     /// Delete a berth with everything in it
     #[command(visible_alias = "rm")]
     Delete {
@@ -188,7 +260,7 @@ pub(crate) enum Command {
     /// What berths are made from
     #[command(subcommand)]
     Image(ImageCommand),
-    /// Named quota sets
+    /// Named quota sets, and how their berths join the host
     #[command(subcommand)]
     Profile(ProfileCommand),
     /// Show how your own berth is
@@ -277,13 +349,15 @@ pub(crate) enum ProfileCommand {
     List,
     /// Show a profile
     Show { name: String },
-    /// Make a profile; limits that are left out are those of the profile default
+    /// Make a profile; what is left out is as in the profile default
     Create {
         name: String,
         #[arg(long, value_name = "TEXT")]
         description: Option<String>,
         #[command(flatten)]
         limits: LimitArguments,
+        #[command(flatten)]
+        policy: PolicyArguments,
     },
     /// Change a profile, and with it every berth that uses it
     Set {
@@ -292,6 +366,8 @@ pub(crate) enum ProfileCommand {
         description: Option<String>,
         #[command(flatten)]
         limits: LimitArguments,
+        #[command(flatten)]
+        policy: PolicyArguments,
     },
     /// Delete a profile that no berth uses
     #[command(visible_alias = "remove")]

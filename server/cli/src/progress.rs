@@ -57,6 +57,21 @@ pub(crate) async fn follow(client: &Client, accepted: Accepted, show: Show) -> R
     }
 }
 
+/// Waits until all of them have ended, however they end; `done` is the word for what becomes of each.
+pub(crate) async fn follow_all(client: &Client, operations: Vec<Operation>, show: Show, done: &str) -> Result<Vec<Operation>, Failure> {
+    let bar = bar(show);
+    let (all, mut ended) = (operations.len(), Vec::with_capacity(operations.len()));
+    for mut operation in operations {
+        while !operation.state.is_finished() {
+            bar.set_message(format!("{} of {all} {done}", ended.len()));
+            operation = next(client, &operation).await?;
+        }
+        ended.push(operation);
+    }
+    bar.finish_and_clear();
+    Ok(ended)
+}
+
 /// The operation after its next change; a service that is being restarted is waited for, since operations survive that.
 async fn next(client: &Client, operation: &Operation) -> Result<Operation, Failure> {
     let deadline = Instant::now() + PATIENCE;

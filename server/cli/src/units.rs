@@ -10,6 +10,14 @@ pub(crate) struct Cpus(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Size(pub u64);
 
+/// Seconds, written as `90s`, `15m`, `12h` or `7d`; nothing: the word `never`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span(pub Option<u32>);
+
+/// First and last port, written as `8000-8999`; nothing: the word `none`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ports(pub Option<(u16, u16)>);
+
 /// A value, or the word `profile`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OrProfile<T> {
@@ -69,6 +77,54 @@ impl FromStr for Size {
         let part: u64 = format!("{:0<9}", &part[..part.len().min(9)]).parse().map_err(|_| error())?;
         let fraction = u64::try_from(u128::from(part) * u128::from(scale) / 1_000_000_000).map_err(|_| error())?;
         whole.checked_mul(scale).and_then(|bytes| bytes.checked_add(fraction)).map(Self).ok_or_else(error)
+    }
+}
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let error = || format!("{text:?} is no time; write for instance 90s, 15m, 12h, 7d, or never");
+        if text == "never" {
+            return Ok(Self(None));
+        }
+        let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(error)?;
+        let seconds = match unit {
+            "s" => 1,
+            "m" => 60,
+            "h" => 3_600,
+            "d" => 86_400,
+            _ => return Err(error()),
+        };
+        if number.is_empty() || !digits(number) {
+            return Err(error());
+        }
+        number.parse::<u32>().ok().and_then(|number| number.checked_mul(seconds)).map(|span| Self(Some(span))).ok_or_else(error)
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(seconds) = self.0 else { return f.write_str("never") };
+        let units = [(86_400, "d"), (3_600, "h"), (60, "m")];
+        match units.into_iter().find(|(size, _)| seconds >= *size && seconds % size == 0) {
+            Some((size, unit)) => write!(f, "{}{unit}", seconds / size),
+            None => write!(f, "{seconds}s"),
+        }
+    }
+}
+
+impl FromStr for Ports {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let error = || format!("{text:?} is no range of ports; write for instance 8000-8999, or none");
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        let (first, last) = text.split_once('-').ok_or_else(error)?;
+        let port = |text: &str| text.parse::<u16>().ok().filter(|_| digits(text));
+        port(first).zip(port(last)).map(|range| Self(Some(range))).ok_or_else(error)
     }
 }
 
@@ -167,6 +223,21 @@ mod tests {
         }
         for bad in ["", ".", "-1", "1.2345", "a", "5000000", "nan", "+1"] {
             assert!(bad.parse::<Cpus>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn times_and_ranges_have_a_word_for_nothing() {
+        for (text, seconds) in [("90s", Some(90)), ("15m", Some(900)), ("12h", Some(43_200)), ("7d", Some(604_800)), ("never", None)] {
+            assert_eq!(text.parse::<Span>(), Ok(Span(seconds)), "{text}");
+            assert_eq!(Span(seconds).to_string(), text);
+        }
+        for bad in ["", "s", "15", "-1m", "+1m", "1.5h", "m15", "1w", "99999999999s", "4294967295m", "15ä"] {
+            assert!(bad.parse::<Span>().is_err(), "{bad}");
+        }
+        assert_eq!(("8000-8999".parse(), "none".parse()), (Ok(Ports(Some((8000, 8999)))), Ok(Ports(None))));
+        for bad in ["", "8000", "-", "8000-", "8000-70000", "+80-90", "a-b", "1-2-3"] {
+            assert!(bad.parse::<Ports>().is_err(), "{bad}");
         }
     }
 

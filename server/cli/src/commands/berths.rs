@@ -1,16 +1,16 @@
-//! Berths: assign, look, change, start, stop, restart, delete.
+//! Berths: assign, change, start, stop, restart, delete.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
-use berth_api::{Accepted, Berth, BerthChange, BerthState, Limits, NewBerth, Operation, Warning};
+use berth_api::{Accepted, BerthChange, Limits, NewBerth, Operation, Warning};
 use serde_json::json;
 
-use super::Context;
+use super::{Context, look::conditions};
 use crate::{
     Outcome,
     arguments::{ChangeArguments, LimitArguments},
     failure::Failure,
-    output::{self, Rows, printable},
+    output,
     progress::{self, Show},
     units,
 };
@@ -53,102 +53,6 @@ pub(super) async fn assign(context: &Context, new: NewBerth, wait: bool) -> Outc
     output::line(&format!("As {user}, Docker works from the next login on, or at once with:"))?;
     output::line("  eval \"$(berth env)\"")?;
     output::line("  docker run --rm hello-world")?;
-    Ok(0)
-}
-
-pub(super) async fn list(context: &Context) -> Outcome {
-    let berths = context.client.all_berths().await?;
-    if context.json {
-        output::json(&json!({ "items": berths }))?;
-        return Ok(0);
-    }
-    if berths.is_empty() {
-        output::line("There are no berths. To make one: berth assign USER")?;
-        return Ok(0);
-    }
-    let mut rows = Rows::new(&["USER", "STATE", "CPUS", "MEMORY", "DISK", "PIDS", "PROFILE", "IMAGE", "ADDRESS"]);
-    for berth in &berths {
-        let used = berth.usage.filter(|_| is_up(berth));
-        let of = |used: Option<u64>, limit: u64| match used {
-            Some(used) => format!("{} / {}", units::bytes(used), units::bytes(limit)),
-            None => units::bytes(limit),
-        };
-        rows.push([
-            berth.user.as_str().into(),
-            output::word(state(berth)),
-            units::cpus(berth.limits.cpu_millis.into()).into(),
-            of(used.map(|usage| usage.memory_bytes), berth.limits.memory_bytes).into(),
-            of(berth.usage.map(|usage| usage.disk_bytes), berth.limits.disk_bytes).into(),
-            berth.limits.pids.to_string().into(),
-            berth.profile.as_str().into(),
-            berth.image.name.as_str().into(),
-            berth.address.as_deref().unwrap_or("-").into(),
-        ]);
-    }
-    rows.show()?;
-    Ok(0)
-}
-
-pub(super) async fn show(context: &Context, user: &str) -> Outcome {
-    let berth = context.client.berth(user).await?;
-    if context.json {
-        output::json(&berth)?;
-        return Ok(0);
-    }
-    let own = |name: &str| if berth.own_limits.iter().any(|own| own == name) { " (own)" } else { "" };
-    let mut facts = vec![
-        ("user", format!("{} (uid {})", berth.user, berth.uid)),
-        ("state", describe(&berth)),
-        ("docker", if berth.docker_ready { "ready" } else { "not ready" }.to_owned()),
-        ("profile", berth.profile.clone()),
-        ("image", format!("{} ({})", berth.image.name, berth.image.digest)),
-        ("cpus", format!("{}{}", units::cpus(berth.limits.cpu_millis.into()), own("cpu_millis"))),
-        ("memory", format!("{}{}", units::bytes(berth.limits.memory_bytes), own("memory_bytes"))),
-        ("pids", format!("{}{}", berth.limits.pids, own("pids"))),
-        ("disk", format!("{}{}", units::bytes(berth.limits.disk_bytes), own("disk_bytes"))),
-    ];
-    if let Some(usage) = &berth.usage {
-        let used = format!(
-            "{} memory, {} disk, {} processes, {:.1} s CPU",
-            units::bytes(usage.memory_bytes),
-            units::bytes(usage.disk_bytes),
-            usage.pids,
-            usage.cpu_usec as f64 / 1e6
-        );
-        facts.push(("used", used));
-    }
-    facts.extend(berth.socket.clone().map(|socket| ("socket", socket)));
-    facts.extend(berth.address.clone().map(|address| ("address", address)));
-    if let (Some(base), Some(count)) = (berth.id_base, berth.id_count) {
-        facts.push(("ids", format!("{base}–{}", base + (count - 1))));
-    }
-    facts.extend(berth.pid.map(|pid| ("pid", pid.to_string())));
-    facts.push(("id", berth.id.to_string()));
-    facts.push(("assigned", format!("{} ago", units::age(berth.created_at, units::now()))));
-    output::facts(&facts)?;
-    conditions(&berth)?;
-    Ok(0)
-}
-
-/// What a user wants to know of his own berth.
-pub(super) async fn status(context: &Context, user: &str) -> Outcome {
-    let berth = context.client.berth(user).await?;
-    if context.json {
-        output::json(&berth)?;
-        return Ok(0);
-    }
-    output::line(&format!("Your berth is {}.", describe(&berth)))?;
-    if berth.state == BerthState::Stopped {
-        output::line("It starts on the next connection, for instance: docker ps")?;
-    }
-    output::line(&format!("You have {}.", quota(berth.limits)))?;
-    if let Some(usage) = &berth.usage {
-        output::line(&format!("In use: {} memory, {} disk.", units::bytes(usage.memory_bytes), units::bytes(usage.disk_bytes)))?;
-    }
-    if let Some(socket) = &berth.socket {
-        output::line(&format!("Docker is at unix://{socket} (eval \"$(berth env)\")."))?;
-    }
-    conditions(&berth)?;
     Ok(0)
 }
 
@@ -240,18 +144,6 @@ async fn settle(context: &Context, accepted: Accepted, wait: bool) -> Result<Opt
     progress::follow(&context.client, accepted, show).await.map(|operation| Some((operation, warnings)))
 }
 
-fn conditions(berth: &Berth) -> Result<(), Failure> {
-    for condition in &berth.conditions {
-        output::line(&format!(
-            "{}: {} (for {})",
-            condition.kind,
-            printable(&condition.message),
-            units::age(condition.since, units::now())
-        ))?;
-    }
-    Ok(())
-}
-
 /// Limits in words.
 pub(super) fn quota(limits: Limits) -> String {
     let cpus = units::cpus(limits.cpu_millis.into());
@@ -262,27 +154,4 @@ pub(super) fn quota(limits: Limits) -> String {
         limits.pids,
         units::bytes(limits.disk_bytes)
     )
-}
-
-fn describe(berth: &Berth) -> String {
-    match (is_up(berth), berth.started_at) {
-        (true, Some(since)) => format!("{} for {}", state(berth), units::age(since, units::now())),
-        _ => state(berth).to_owned(),
-    }
-}
-
-fn is_up(berth: &Berth) -> bool {
-    matches!(berth.state, BerthState::Running | BerthState::Frozen)
-}
-
-fn state(berth: &Berth) -> &'static str {
-    match berth.state {
-        BerthState::Stopped => "stopped",
-        BerthState::Starting => "starting",
-        BerthState::Running => "running",
-        BerthState::Frozen => "frozen",
-        BerthState::Stopping => "stopping",
-        BerthState::Suspended => "suspended",
-        BerthState::Failed => "failed",
-    }
 }

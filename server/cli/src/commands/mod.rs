@@ -6,7 +6,9 @@ mod doctor;
 mod exec;
 mod images;
 mod login;
+mod look;
 mod profiles;
+mod suspension;
 
 use std::path::PathBuf;
 
@@ -37,12 +39,14 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome {
             let new = berths::new_berth(user, profile, image, &limits, allow_system, !no_start);
             berths::assign(&context, new, !no_wait).await
         }
-        Command::List => berths::list(&context).await,
-        Command::Show { user } => berths::show(&context, &user_or_self(user)?).await,
+        Command::List => look::list(&context).await,
+        Command::Show { user } => look::show(&context, &user_or_self(user)?).await,
         Command::Set { user, profile, limits } => berths::set(&context, &user, profile, limits).await,
         Command::Start { user, no_wait } => berths::power(&context, berths::Power::Start, &user_or_self(user)?, !no_wait).await,
         Command::Stop { user, no_wait } => berths::power(&context, berths::Power::Stop, &user_or_self(user)?, !no_wait).await,
         Command::Restart { user, no_wait } => berths::power(&context, berths::Power::Restart, &user_or_self(user)?, !no_wait).await,
+        Command::Suspend { whom, reason, no_wait } => suspension::suspend(&context, whom, &reason, !no_wait).await,
+        Command::Resume { whom, no_wait } => suspension::resume(&context, whom, !no_wait).await,
         Command::Delete { user, yes, no_wait } => berths::delete(&context, &user, yes, !no_wait).await,
         Command::Exec { user, interactive, tty, uid, env, workdir, argv } => {
             let (uid, gid) = uid.unwrap_or_default();
@@ -52,7 +56,7 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome {
         Command::Logs { user, follow, tail } => exec::logs(&context, &user_or_self(user)?, tail, follow).await,
         Command::Image(command) => images::run(&context, command).await,
         Command::Profile(command) => profiles::run(&context, command).await,
-        Command::Status => berths::status(&context, &user_or_self(None)?).await,
+        Command::Status => look::status(&context, &user_or_self(None)?).await,
         Command::Env { user, shell } => login::env(&context, user, shell).await,
         Command::Context(arguments) => login::context(&context, arguments).await,
         Command::Audit(arguments) => audit::audit(&context, arguments).await,

@@ -1,22 +1,22 @@
 //! Profiles: named quota sets.
 
-use berth_api::{NewProfile, Profile, ProfileChange};
+use berth_api::{HomeAccess, NewProfile, OpenTo, PolicyChange, PortRange, Profile, ProfileChange, SharedPath};
 use serde_json::json;
 
-use super::{Context, berths::quota};
+use super::{Context, berths::quota, look};
 use crate::{
     Outcome,
-    arguments::ProfileCommand,
+    arguments::{Home, PolicyArguments, ProfileCommand, Reach},
     failure::Failure,
     output::{self, Rows},
-    units,
+    units::{self, Span},
 };
 
 pub(super) async fn run(context: &Context, command: ProfileCommand) -> Outcome {
     match command {
         ProfileCommand::List => list(context).await,
         ProfileCommand::Show { name } => show(context, &context.client.profile(&name).await?),
-        ProfileCommand::Create { name, description, limits } => {
+        ProfileCommand::Create { name, description, limits, policy } => {
             let new = NewProfile {
                 name,
                 description: description.unwrap_or_default(),
@@ -24,16 +24,18 @@ pub(super) async fn run(context: &Context, command: ProfileCommand) -> Outcome {
                 memory_bytes: limits.memory_bytes(),
                 pids: limits.pids_limit,
                 disk_bytes: limits.disk_bytes(),
+                policy: change(policy),
             };
             changed(context, &context.client.create_profile(&new).await?)
         }
-        ProfileCommand::Set { name, description, limits } => {
+        ProfileCommand::Set { name, description, limits, policy } => {
             let change = ProfileChange {
                 description,
                 cpu_millis: limits.cpu_millis(),
                 memory_bytes: limits.memory_bytes(),
                 pids: limits.pids_limit,
                 disk_bytes: limits.disk_bytes(),
+                policy: change(policy),
             };
             if change == ProfileChange::default() {
                 return Err(Failure::usage("there is nothing to change", "berth profile set NAME --cpus 2 --memory 4g"));
@@ -57,14 +59,19 @@ async fn list(context: &Context) -> Outcome {
         output::json(&profiles)?;
         return Ok(0);
     }
-    let mut rows = Rows::new(&["NAME", "CPUS", "MEMORY", "DISK", "PIDS", "BERTHS", "DESCRIPTION"]);
+    let mut rows = Rows::new(&["NAME", "CPUS", "MEMORY", "DISK", "PIDS", "HOME", "PORTS", "FREEZE", "STOP", "BERTHS", "DESCRIPTION"]);
     for profile in profiles.items {
+        let home = home(&profile);
         rows.push([
             profile.name,
             units::cpus(profile.limits.cpu_millis.into()),
             units::bytes(profile.limits.memory_bytes),
             units::bytes(profile.limits.disk_bytes),
             profile.limits.pids.to_string(),
+            home,
+            profile.policy.ports.map_or_else(|| "none".to_owned(), |range| format!("{}-{}", range.first, range.last)),
+            Span(profile.policy.freeze_after).to_string(),
+            Span(profile.policy.stop_after).to_string(),
             profile.berths.to_string(),
             profile.description,
         ]);
@@ -78,16 +85,59 @@ fn show(context: &Context, profile: &Profile) -> Outcome {
         output::json(profile)?;
         return Ok(0);
     }
-    output::facts(&[
+    let mut facts = vec![
         ("name", profile.name.clone()),
         ("description", profile.description.clone()),
         ("cpus", units::cpus(profile.limits.cpu_millis.into())),
         ("memory", units::bytes(profile.limits.memory_bytes)),
         ("pids", profile.limits.pids.to_string()),
         ("disk", units::bytes(profile.limits.disk_bytes)),
-        ("berths", profile.berths.to_string()),
-    ])?;
+    ];
+    facts.extend(look::policy(&profile.policy));
+    facts.push(("berths", profile.berths.to_string()));
+    output::facts(&facts)?;
     Ok(0)
+}
+
+/// The home, and how many further directories.
+fn home(profile: &Profile) -> String {
+    let home = match profile.policy.home {
+        HomeAccess::Rw => "rw",
+        HomeAccess::Ro => "ro",
+        HomeAccess::None => "none",
+    };
+    match profile.policy.paths.len() {
+        0 => home.to_owned(),
+        count => format!("{home} +{count}"),
+    }
+}
+
+fn change(arguments: PolicyArguments) -> PolicyChange {
+    let PolicyArguments { home, paths, no_paths, ports, ports_open_to, freeze_after, stop_after } = arguments;
+    PolicyChange {
+        home: home.map(|home| match home {
+            Home::Rw => HomeAccess::Rw,
+            Home::Ro => HomeAccess::Ro,
+            Home::None => HomeAccess::None,
+        }),
+        paths: (no_paths || !paths.is_empty()).then(|| paths.iter().map(|text| shared(text)).collect()),
+        ports: ports.map(|ports| ports.0.map(|(first, last)| PortRange { first, last })),
+        ports_open_to: ports_open_to.map(|reach| match reach {
+            Reach::User => OpenTo::User,
+            Reach::Host => OpenTo::Host,
+        }),
+        freeze_after: freeze_after.map(|span| span.0),
+        stop_after: stop_after.map(|span| span.0),
+    }
+}
+
+/// `DIR`, `DIR:ro` or `DIR:rw`, as Docker writes volumes.
+fn shared(text: &str) -> SharedPath {
+    let (path, read_only) = match text.strip_suffix(":ro") {
+        Some(path) => (path, true),
+        None => (text.strip_suffix(":rw").unwrap_or(text), false),
+    };
+    SharedPath { path: path.to_owned(), read_only }
 }
 
 fn changed(context: &Context, profile: &Profile) -> Outcome {

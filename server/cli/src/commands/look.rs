@@ -1,0 +1,228 @@
+//! How berths are: all of them, one, or one's own.
+
+use berth_api::{Berth, BerthState, HomeAccess, HostPortState, OpenTo, Policy};
+use serde_json::json;
+
+use super::{Context, berths::quota};
+use crate::{
+    Outcome,
+    failure::Failure,
+    output::{self, Rows, printable},
+    units::{self, Span},
+};
+
+pub(super) async fn list(context: &Context) -> Outcome {
+    let berths = context.client.all_berths().await?;
+    if context.json {
+        output::json(&json!({ "items": berths }))?;
+        return Ok(0);
+    }
+    if berths.is_empty() {
+        output::line("There are no berths. To make one: berth assign USER")?;
+        return Ok(0);
+    }
+    let mut rows = Rows::new(&["USER", "STATE", "CPUS", "MEMORY", "DISK", "PIDS", "PROFILE", "IMAGE", "ADDRESS"]);
+    for berth in &berths {
+        let used = berth.usage.filter(|_| is_up(berth));
+        let of = |used: Option<u64>, limit: u64| match used {
+            Some(used) => format!("{} / {}", units::bytes(used), units::bytes(limit)),
+            None => units::bytes(limit),
+        };
+        rows.push([
+            berth.user.as_str().into(),
+            output::word(state(berth)),
+            units::cpus(berth.limits.cpu_millis.into()).into(),
+            of(used.map(|usage| usage.memory_bytes), berth.limits.memory_bytes).into(),
+            of(berth.usage.map(|usage| usage.disk_bytes), berth.limits.disk_bytes).into(),
+            berth.limits.pids.to_string().into(),
+            berth.profile.as_str().into(),
+            berth.image.name.as_str().into(),
+            berth.address.as_deref().unwrap_or("-").into(),
+        ]);
+    }
+    rows.show()?;
+    Ok(0)
+}
+
+pub(super) async fn show(context: &Context, user: &str) -> Outcome {
+    let berth = context.client.berth(user).await?;
+    if context.json {
+        output::json(&berth)?;
+        return Ok(0);
+    }
+    let own = |name: &str| if berth.own_limits.iter().any(|own| own == name) { " (own)" } else { "" };
+    let mut facts = vec![
+        ("user", format!("{} (uid {})", berth.user, berth.uid)),
+        ("state", describe(&berth)),
+        ("docker", if berth.docker_ready { "ready" } else { "not ready" }.to_owned()),
+    ];
+    facts.extend(berth.running_containers.map(|count| ("containers", format!("{count} running"))));
+    facts.extend(berth.last_used_at.map(|at| ("last used", format!("{} ago", units::age(at, units::now())))));
+    facts.extend([
+        ("profile", berth.profile.clone()),
+        ("image", format!("{} ({})", berth.image.name, berth.image.digest)),
+        ("cpus", format!("{}{}", units::cpus(berth.limits.cpu_millis.into()), own("cpu_millis"))),
+        ("memory", format!("{}{}", units::bytes(berth.limits.memory_bytes), own("memory_bytes"))),
+        ("pids", format!("{}{}", berth.limits.pids, own("pids"))),
+        ("disk", format!("{}{}", units::bytes(berth.limits.disk_bytes), own("disk_bytes"))),
+    ]);
+    if let Some(usage) = &berth.usage {
+        let used = format!(
+            "{} memory, {} disk, {} processes, {:.1} s CPU",
+            units::bytes(usage.memory_bytes),
+            units::bytes(usage.disk_bytes),
+            usage.pids,
+            usage.cpu_usec as f64 / 1e6
+        );
+        facts.push(("used", used));
+    }
+    facts.extend(policy(&berth.policy));
+    facts.extend(berth.socket.clone().map(|socket| ("socket", socket)));
+    facts.extend(berth.address.clone().map(|address| ("address", address)));
+    if let (Some(base), Some(count)) = (berth.id_base, berth.id_count) {
+        facts.push(("ids", format!("{base}–{}", base + (count - 1))));
+    }
+    facts.extend(berth.pid.map(|pid| ("pid", pid.to_string())));
+    facts.push(("id", berth.id.to_string()));
+    facts.push(("assigned", format!("{} ago", units::age(berth.created_at, units::now()))));
+    output::facts(&facts)?;
+    ports(&berth)?;
+    conditions(&berth)?;
+    Ok(0)
+}
+
+/// What a user wants to know of his own berth.
+pub(super) async fn status(context: &Context, user: &str) -> Outcome {
+    let berth = context.client.berth(user).await?;
+    if context.json {
+        output::json(&berth)?;
+        return Ok(0);
+    }
+    output::line(&format!("Your berth is {}.", describe(&berth).trim_end_matches('.')))?;
+    match berth.state {
+        _ if berth.suspended.is_some() => output::line("Ask an administrator of this host; nothing in it is lost.")?,
+        BerthState::Stopped => output::line("It starts on the next connection, for instance: docker ps")?,
+        BerthState::Frozen => output::line("It wakes on the next connection, for instance: docker ps")?,
+        _ => {}
+    }
+    output::line(&format!("You have {}.", quota(berth.limits)))?;
+    if let Some(usage) = &berth.usage {
+        output::line(&format!("In use: {} memory, {} disk.", units::bytes(usage.memory_bytes), units::bytes(usage.disk_bytes)))?;
+    }
+    if let Some(count) = berth.running_containers {
+        let used = berth.last_used_at.map_or_else(String::new, |at| format!("; last used {} ago", units::age(at, units::now())));
+        output::line(&format!("Running containers: {count}{used}."))?;
+    }
+    output::line(&format!("Your home in containers: {}.", home(&berth.policy)))?;
+    if let Some(socket) = &berth.socket {
+        output::line(&format!("Docker is at unix://{socket} (eval \"$(berth env)\")."))?;
+    }
+    if let Some(address) = &berth.address {
+        output::line(&format!("Published ports are at {address}, and at 127.0.0.1 where the list says open."))?;
+    }
+    ports(&berth)?;
+    conditions(&berth)?;
+    Ok(0)
+}
+
+/// What is not as it should be, with what helps.
+pub(super) fn conditions(berth: &Berth) -> Result<(), Failure> {
+    for condition in &berth.conditions {
+        let age = units::age(condition.since, units::now());
+        output::line(&format!("{}: {} (for {age})", condition.kind, printable(&condition.message)))?;
+        if let Some(hint) = &condition.hint {
+            output::line(&format!("  next: {}", printable(hint)))?;
+        }
+    }
+    Ok(())
+}
+
+/// A profile's policy in words, also shown with a berth.
+pub(super) fn policy(policy: &Policy) -> Vec<(&'static str, String)> {
+    let ports = match policy.ports {
+        Some(range) => format!("{}-{} at 127.0.0.1, open to {}", range.first, range.last, reach(policy.ports_open_to)),
+        None => format!("only at the berth's own address, open to {}", reach(policy.ports_open_to)),
+    };
+    let idle = format!("frozen after {}, stopped after {}", Span(policy.freeze_after), Span(policy.stop_after));
+    vec![("home", home(policy)), ("ports", ports), ("idle", idle)]
+}
+
+/// The home, and the further paths.
+fn home(policy: &Policy) -> String {
+    let home = match policy.home {
+        HomeAccess::Rw => "read and write",
+        HomeAccess::Ro => "read only",
+        HomeAccess::None => "not there",
+    };
+    let further: Vec<_> = policy
+        .paths
+        .iter()
+        .map(|shared| format!("{}{}", printable(&shared.path), if shared.read_only { " (read only)" } else { "" }))
+        .collect();
+    match further.is_empty() {
+        true => home.to_owned(),
+        false => format!("{home}; further: {}", further.join(", ")),
+    }
+}
+
+fn reach(open_to: OpenTo) -> &'static str {
+    match open_to {
+        OpenTo::User => "the user and root",
+        OpenTo::Host => "every account of the host",
+    }
+}
+
+fn ports(berth: &Berth) -> Result<(), Failure> {
+    if berth.ports.is_empty() {
+        return Ok(());
+    }
+    let mut rows = Rows::new(&["PORT", "CONTAINER", "AT 127.0.0.1"]);
+    for port in &berth.ports {
+        let word = match port.host {
+            HostPortState::Open => "open",
+            HostPortState::Pending => "pending",
+            HostPortState::Taken => "taken",
+            HostPortState::NotAllowed => "not allowed",
+        };
+        rows.push([
+            format!("{}/{}", port.port, printable(&port.protocol)),
+            // The name is the tenant's.
+            format!("{}:{}", printable(&port.container), port.container_port),
+            port.host_detail.as_ref().map_or_else(|| word.to_owned(), |why| format!("{word}: {}", printable(why))),
+        ]);
+    }
+    rows.show()
+}
+
+/// The state, since when, and why.
+fn describe(berth: &Berth) -> String {
+    let age = |since| units::age(since, units::now());
+    if let Some(suspension) = &berth.suspended {
+        let not_yet = if berth.state == BerthState::Suspended { String::new() } else { format!(" (not yet in force: {})", state(berth)) };
+        let (by, reason) = (printable(&suspension.by), printable(&suspension.reason));
+        return format!("suspended by {by} for {}{not_yet}: {reason}", age(suspension.since));
+    }
+    match (berth.state, &berth.sleep, berth.started_at) {
+        (BerthState::Frozen | BerthState::Stopped, Some(sleep), _) => {
+            format!("{} for {}: {}", state(berth), age(sleep.since), printable(&sleep.reason))
+        }
+        (BerthState::Running | BerthState::Frozen, _, Some(since)) => format!("{} for {}", state(berth), age(since)),
+        _ => state(berth).to_owned(),
+    }
+}
+
+fn is_up(berth: &Berth) -> bool {
+    matches!(berth.state, BerthState::Running | BerthState::Frozen)
+}
+
+fn state(berth: &Berth) -> &'static str {
+    match berth.state {
+        BerthState::Stopped => "stopped",
+        BerthState::Starting => "starting",
+        BerthState::Running => "running",
+        BerthState::Frozen => "frozen",
+        BerthState::Stopping => "stopping",
+        BerthState::Suspended => "suspended",
+        BerthState::Failed => "failed",
+    }
+}
