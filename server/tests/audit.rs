@@ -11,6 +11,7 @@ use std::{
 
 use axum::{body::Body, http::Request};
 use berth_protocol::{BerthId, Call, CallRecord, Outcome};
+use berth_server::config::Audit;
 use serde_json::Value;
 use support::{BIN, DAEMON, ROOT, Server, now};
 
@@ -220,4 +221,43 @@ async fn l04_a_delete_takes_the_last_calls_with_it_and_lost_calls_are_told() {
     assert_eq!(server.node.inner.lock().unwrap().spools[&id(&berth)].taken, 12_010);
     let row = &server.get("/api/v1/audit?kind=call&limit=1").await["items"][0];
     assert_eq!((row["outcome"].as_str(), row["lost"].as_u64(), row["user"].as_str()), (Some("lost"), Some(7), Some("alice")));
+}
+
+#[tokio::test]
+async fn the_oldest_calls_go_once_all_of_them_pass_their_bound() {
+    const COUNT: usize = 12_000;
+    let server = Server::keeping(Audit { keep_days: 90, keep_bytes: 2 << 20 }).await;
+    let berth = server.assign("alice").await;
+    server.node.append(id(&berth), calls(0..COUNT));
+    let newest = |page: &Value| page["items"][0]["container"] == (COUNT - 1).to_string().as_str();
+    server.until("/api/v1/audit?kind=call&limit=1", newest).await;
+    let left = numbers(&server).await;
+    let oldest = *left.iter().min().unwrap();
+    assert!((2_000..8_000).contains(&left.len()) && left.len() == COUNT - oldest, "{} are left, from {oldest} on", left.len());
+    assert_eq!(server.get("/api/v1/audit?kind=action").await["items"].as_array().unwrap().len(), 1);
+}
+
+/// `BERTH_TEST_LONG=1 cargo test --release … --nocapture` shows what a real disk and processor do.
+#[tokio::test]
+async fn thousands_of_calls_a_second_are_stored_and_nobody_waits_for_them() {
+    let (count, slowest) = if std::env::var_os("BERTH_TEST_LONG").is_some() { (200_000, 50) } else { (5_000, 1_000) };
+    let server = Server::start().await;
+    let berth = server.assign("alice").await;
+    let start = Instant::now();
+    server.node.append(id(&berth), calls(0..count));
+    let mut longest = Duration::ZERO;
+    loop {
+        let asked = Instant::now();
+        let accepted = server.send(ROOT, "POST", "/api/v1/berths/alice/stop", None).await;
+        assert_eq!(accepted.0, 202);
+        longest = longest.max(asked.elapsed());
+        let page = server.get(&format!("/api/v1/audit?kind=call&limit=1&path=/containers/{}/json", count - 1)).await;
+        if !page["items"].as_array().unwrap().is_empty() {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    println!("{:.0} calls a second, longest change meanwhile {longest:?}", count as f64 / start.elapsed().as_secs_f64());
+    assert!(longest < Duration::from_millis(slowest), "a change took {longest:?}");
 }

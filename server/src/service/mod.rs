@@ -81,6 +81,8 @@ pub struct Service {
     policy: Policy,
     clock: Clock,
     reconciler: watch::Receiver<ReconcileReport>,
+    /// Places for reading the audit trail, which may take a while: other requests keep connections of their own.
+    trail: tokio::sync::Semaphore,
 }
 
 impl Service {
@@ -92,7 +94,7 @@ impl Service {
         clock: Clock,
         reconciler: watch::Receiver<ReconcileReport>,
     ) -> Self {
-        Self { store, node, uploads, policy, clock, reconciler }
+        Self { store, node, uploads, policy, clock, reconciler, trail: tokio::sync::Semaphore::new(trail::AT_ONCE) }
     }
 
     /// True when the database works and the node answers.

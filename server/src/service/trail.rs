@@ -12,6 +12,9 @@ use crate::{
 /// New records come in lots; a follower is not woken for each of them.
 const PACE: Duration = Duration::from_millis(50);
 
+/// Readings of the trail at a time: half of the connections for reading.
+pub(super) const AT_ONCE: usize = 2;
+
 /// A page of the trail, newest first, and its end when it was read.
 #[derive(Clone, Debug)]
 pub struct Listed {
@@ -30,6 +33,7 @@ impl Service {
     pub async fn audit(&self, caller: &Caller, filter: TrailFilter, page: &Page) -> Result<Listed, Error> {
         let filter = narrowed(caller, filter)?;
         let before = page.before()?.map(crate::domain::AuditId);
+        let _place = self.trail.acquire().await;
         let mut reader = self.store.snapshot().await?;
         let head = TrailHead { action: store::audit::head(&mut reader).await?, seq: store::calls::head(&mut reader).await? };
         let Some(filter) = filter else { return Ok(Listed { records: Vec::new(), head }) };
@@ -78,6 +82,7 @@ impl Service {
     }
 
     async fn added(&self, filter: &TrailFilter, after: TrailHead, limit: u32) -> Result<Followed, Error> {
+        let _place = self.trail.acquire().await;
         let mut reader = self.store.snapshot().await?;
         let mut head = TrailHead {
             action: store::audit::head(&mut reader).await?.max(after.action),

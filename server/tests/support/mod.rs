@@ -49,6 +49,7 @@ pub struct Server {
     pub store: Arc<Store>,
     router: Router,
     life: Lifecycle,
+    audit: Audit,
 }
 
 impl Server {
@@ -56,25 +57,33 @@ impl Server {
         let directory = tempfile::tempdir().unwrap();
         let node = FakeNode::new(directory.path());
         let node_task = Some(node.start());
-        Self::over(directory, node, node_task).await
+        Self::over(directory, node, node_task, Audit::default()).await
+    }
+
+    /// With another retention of calls.
+    pub async fn keeping(audit: Audit) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let node = FakeNode::new(directory.path());
+        let node_task = Some(node.start());
+        Self::over(directory, node, node_task, audit).await
     }
 
     pub async fn without_node() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let node = FakeNode::new(directory.path());
-        Self::over(directory, node, None).await
+        Self::over(directory, node, None, Audit::default()).await
     }
 
-    async fn over(directory: TempDir, node: FakeNode, node_task: Option<JoinHandle<()>>) -> Self {
+    async fn over(directory: TempDir, node: FakeNode, node_task: Option<JoinHandle<()>>, audit: Audit) -> Self {
         let life = Lifecycle::default();
         let store = Arc::new(Store::open(&directory.path().join("berth.db")).await.unwrap());
         let client = Arc::new(NodeClient::new(node.socket().to_owned(), Clock::SYSTEM));
         let uploads = Arc::new(Uploads::default());
-        let reconciler = Arc::new(Reconciler::new(Arc::clone(&store), Arc::clone(&client), Arc::clone(&uploads), Audit::default(), Clock::SYSTEM));
+        let reconciler = Arc::new(Reconciler::new(Arc::clone(&store), Arc::clone(&client), Arc::clone(&uploads), audit, Clock::SYSTEM));
         let service = Service::new(Arc::clone(&store), client, uploads, Policy::default(), Clock::SYSTEM, reconciler.report());
         let router = router(Api::new(Arc::new(service), life.tasks.clone(), life.soft.clone(), life.hard.clone()));
         life.tasks.spawn(reconciler.run(life.tasks.clone(), life.soft.clone(), life.hard.clone()));
-        Self { directory, node, node_task, store, router, life }
+        Self { directory, node, node_task, store, router, life, audit }
     }
 
     pub async fn stop_node(&mut self) {
@@ -94,7 +103,7 @@ impl Server {
         self.life.hard.cancel();
         self.life.end(std::future::ready(())).await;
         self.store.close().await;
-        Self::over(self.directory, self.node, self.node_task).await
+        Self::over(self.directory, self.node, self.node_task, self.audit).await
     }
 
     /// A socket on which everybody is `uid`.
