@@ -21,8 +21,8 @@ pub const MAX_MESSAGE: usize = 128 * 1024;
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ToShim {
     /// First message, once. Descriptors: user's listening socket, listening control socket, console log, older console log (both open
-    /// for reading and writing), exit record (see [`ExitRecord`]), spool of calls (for reading and writing), then one detached mount for each
-    /// of the bundle's shares, in order.
+    /// for reading and writing), exit record (see [`ExitRecord`]), spool of calls (for reading and writing), then three detached mounts
+    /// for each of the bundle's shares that is mounted, in order.
     Start(Box<Start>),
     /// Answered by [`FromShim::Status`].
     Status,

@@ -5,6 +5,7 @@
 //! always go by the cgroup2 hierarchy (on hybrid hosts the one at `unified`); v1 is there for limits only.
 
 mod freezer;
+mod reclaim;
 mod v1;
 mod v2;
 
@@ -18,6 +19,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub use freezer::Freezer;
+pub use reclaim::swap_exists;
 
 use crate::error::{Error, Result, Step};
 

@@ -36,6 +36,7 @@ pub struct Config {
     pub ids: Ids,
     pub network: Network,
     pub disk: Disk,
+    pub sleep: Sleep,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -64,6 +65,23 @@ pub struct Disk {
     pub trim_interval_seconds: u64,
 }
 
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sleep {
+    /// Whether the memory of sleeping berths is taken back: `auto` (where the host has swap or zram), `never`, `always`.
+    pub reclaim: Reclaim,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reclaim {
+    /// Without swap only page cache could be had, which costs more at the next wake than it gives.
+    #[default]
+    Auto,
+    Never,
+    Always,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -78,6 +96,7 @@ impl Default for Config {
             ids: Ids::default(),
             network: Network::default(),
             disk: Disk::default(),
+            sleep: Sleep::default(),
         }
     }
 }

@@ -89,7 +89,15 @@ impl Listener {
 
     /// Accepts what waits and answers it as dockerd would, with `message`.
     pub(crate) fn refuse_waiting(&self, message: &str) {
-        let answer: Arc<str> = docker_error(message).into();
+        self.answer_waiting(docker_error("503 Service Unavailable", message).into());
+    }
+
+    /// The same for what an administrator forbids.
+    pub(crate) fn bar_waiting(&self, message: &str) {
+        self.answer_waiting(docker_error("403 Forbidden", message).into());
+    }
+
+    fn answer_waiting(&self, answer: Arc<str>) {
         while let Ok(connection) = accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
             let Ok(slot) = Arc::clone(&self.answering).try_acquire_owned() else { continue };
             let answer = Arc::clone(&answer);
@@ -140,12 +148,9 @@ async fn refuse(connection: UnixStream, answer: &str) -> io::Result<()> {
 }
 
 /// A whole HTTP response in the form of the Docker API, which Docker clients show as it is.
-fn docker_error(message: &str) -> String {
+fn docker_error(status: &str, message: &str) -> String {
     let body = serde_json::json!({ "message": message }).to_string();
-    format!(
-        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        body.len()
-    )
+    format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::{
 use axum::http::StatusCode;
 use berth_protocol::{BerthId, BerthStatus, Condition, Ensure, HostUser, Limits, State, Wanted};
 use berth_runtime::idmap;
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::{Notify, Semaphore, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -25,15 +25,20 @@ use super::{
 const STARTS_AT_ONCE: usize = 4;
 /// Changes that a slow watcher may be behind before it is told everything anew.
 const NEWS: usize = 256;
+/// Sleeping berths whose memory is taken back at once.
+const RECLAIMS_AT_ONCE: usize = 2;
 
 pub(crate) struct Node {
     pub(crate) host: Host,
     pub(crate) accounts: Accounts,
     pub(crate) starts: Semaphore,
+    pub(crate) reclaims: Semaphore,
     pub(crate) commands: Arc<Semaphore>,
     /// Cancelled when the daemon stops; berths go on.
     pub(crate) stop: CancellationToken,
     pub(crate) owners: TaskTracker,
+    /// Told when there is something to give back.
+    pub(crate) give_back: Notify,
     pub(crate) images: super::images::Work,
     registry: Mutex<Registry>,
     news: broadcast::Sender<BerthStatus>,
@@ -52,9 +57,11 @@ impl Node {
             accounts,
             host,
             starts: Semaphore::new(STARTS_AT_ONCE),
+            reclaims: Semaphore::new(RECLAIMS_AT_ONCE),
             commands: Arc::new(Semaphore::new(super::exec::AT_ONCE)),
             stop: CancellationToken::new(),
             owners: TaskTracker::new(),
+            give_back: Notify::new(),
             images: super::images::Work::default(),
             registry: Mutex::new(Registry { berths: BTreeMap::new(), corrupt }),
             news: broadcast::channel(NEWS).0,
@@ -159,12 +166,18 @@ impl Node {
 
     /// Makes it so; answers once the wanted state is reached. Asking twice is harmless.
     pub(crate) async fn ensure(self: &Arc<Self>, user: &str, ensure: Ensure) -> Result<BerthStatus, Refusal> {
-        let account = self.accounts.find(user).await?;
-        self.accounts.admit(&account, ensure.allow_system)?;
         ensure.limits.validate().map_err(|e| {
             Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "limit_too_low", e.to_string())
                 .hint(format!("a Docker daemon needs at least {} of it", e.least))
         })?;
+        if ensure.suspended.is_some()
+            && let Some(berth) = self.find(user)
+            && berth.id == ensure.id
+        {
+            return self.suspend(&berth, ensure).await;
+        }
+        let account = self.accounts.find(user).await?;
+        self.accounts.admit(&account, ensure.allow_system)?;
         loop {
             if self.stop.is_cancelled() {
                 return Err(Refusal::stopping());
@@ -177,9 +190,9 @@ impl Node {
                     self.admit_new(&account, &ensure)?
                 }
             };
-            let request = |reply| Request::Ensure { ensure: Box::new(ensure.clone()), account: account.clone(), reply };
+            let request = |reply| Request::Ensure { ensure: Box::new(ensure.clone()), account: Some(account.clone()), bar: None, reply };
             match berth.ask(request).await {
-                Ok(status) if ensure.wanted == Wanted::Running && self.has_engine(&ensure.image).await => {
+                Ok(status) if ensure.wanted == Wanted::Running && ensure.suspended.is_none() && self.has_engine(&ensure.image).await => {
                     return Ok(until_ready(&berth, status).await);
                 }
                 Ok(status) => return Ok(status),
@@ -187,6 +200,18 @@ impl Node {
                 // It was just taken away; its owner forgets it in a moment.
                 Err(Unmet::Gone) => self.forget(user, berth.id),
             }
+        }
+    }
+
+    /// Asks nobody but the berth: an account that vanished or a directory that is out keeps nobody from barring it.
+    async fn suspend(self: &Arc<Self>, berth: &Berth, ensure: Ensure) -> Result<BerthStatus, Refusal> {
+        let bar = berth.bar();
+        let request = |reply| Request::Ensure { ensure: Box::new(ensure), account: None, bar: Some(bar), reply };
+        match berth.ask(request).await {
+            Ok(status) => Ok(status),
+            Err(Unmet::Refused(refusal)) => Err(refusal),
+            Err(Unmet::Gone) if self.stop.is_cancelled() => Err(Refusal::stopping()),
+            Err(Unmet::Gone) => Err(Refusal::no_berth(&berth.status.borrow().user)),
         }
     }
 
@@ -258,8 +283,11 @@ impl Node {
             intent: Intent::Stopped,
             last_exit: None,
             policy: ensure.policy.clone(),
+            started: None,
             suspended: None,
             sleep: None,
+            not_shared: Vec::new(),
+            writable: Vec::new(),
             created_at: now_ms(),
         };
         let berth = berth::spawn(self, record, Origin::New);
@@ -310,7 +338,7 @@ impl Node {
         let linked = || std::fs::read_link(self.host.layout.user_link(user)?).ok()?.to_str()?.parse().ok();
         let (user, uid) = (Some(user.to_owned()), uid.or_else(linked));
         let link = index.and_then(|i| self.host.link(i).ok());
-        let remains = Remains { id, user: user.clone(), uid, link, unused: false };
+        let remains = Remains { id, user: user.clone(), uid, link, unused: false, give_back: None };
         let node = Arc::clone(self);
         let removed = tokio::task::spawn_blocking(move || node.host.dismantle(&remains)).await;
         let what = format!("the berth of {} is not wholly removed", user.unwrap_or_default());

@@ -20,6 +20,8 @@ use berth_runtime::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::share::NotShared;
+
 /// Version of the file format.
 pub(crate) const VERSION: u32 = 1;
 
@@ -48,12 +50,21 @@ pub(crate) struct Record {
     pub(crate) last_exit: Option<LastExit>,
     #[serde(default)]
     pub(crate) policy: Policy,
+    /// What `policy` was when the present run began.
+    #[serde(default)]
+    pub(crate) started: Option<Policy>,
     /// Why an administrator barred it; `intent` stays what it was, and is taken up again afterwards.
     #[serde(default)]
     pub(crate) suspended: Option<String>,
     /// When and why it was stopped for being idle; gone at the next start.
     #[serde(default)]
     pub(crate) sleep: Option<Sleep>,
+    /// Directories of the host that its current or last run does not have, and why.
+    #[serde(default)]
+    pub(crate) not_shared: Vec<NotShared>,
+    /// Directories in which its ids may own files, and whether that is the home: to be given back at delete.
+    #[serde(default)]
+    pub(crate) writable: Vec<(PathBuf, bool)>,
     /// Milliseconds since the epoch.
     pub(crate) created_at: i64,
 }
@@ -239,8 +250,11 @@ pub(crate) mod tests {
             intent: Intent::Stopped,
             last_exit: None,
             policy: Policy::default(),
+            started: None,
             suspended: None,
             sleep: None,
+            not_shared: Vec::new(),
+            writable: Vec::new(),
             created_at: 0,
         }
     }

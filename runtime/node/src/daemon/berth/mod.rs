@@ -10,15 +10,18 @@
 //! ```
 //!
 //! Only the owner task changes anything; requests come through a bounded channel, one after the other; the state goes out by `watch`.
-//! `suspended` is a stopped one that a connection does not wake; `frozen` comes with sleep.
+//! `frozen` is a running one that its shim has put to sleep, and wakes; `suspended` is a stopped or frozen one that only an administrator
+//! wakes. A suspension does not wait: a start under way is given up for it, an orderly stop is cut short ([`Bar`]).
 
 mod owner;
+mod ports;
 mod requests;
 mod run;
 mod settle;
+mod sleep;
 mod spawn;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use axum::http::StatusCode;
 use berth_protocol::{BerthId, BerthStatus, Condition, Ensure, HostUser, State, Usage};
@@ -27,6 +30,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use owner::{Origin, READY_DEADLINE, spawn};
+pub(crate) use sleep::{Bar, Command};
 pub(crate) use spawn::entry;
 
 use super::{host::Host, record::Record, refusal::Refusal};
@@ -52,10 +56,15 @@ impl From<Refusal> for Unmet {
 }
 
 pub(crate) enum Request {
-    /// The account was looked up just now.
+    /// The account was looked up just now; a suspension needs none, and comes with its bar.
     Ensure {
         ensure: Box<Ensure>,
-        account: HostUser,
+        account: Option<HostUser>,
+        bar: Option<Bar>,
+        reply: Reply,
+    },
+    /// Wakes it for a command that is going to enter it.
+    Use {
         reply: Reply,
     },
     Stop {
@@ -76,6 +85,10 @@ pub(crate) struct Berth {
     pub(crate) group: Group,
     disk: PathBuf,
     requests: mpsc::Sender<Request>,
+    /// Suspensions that wait for their turn.
+    bars: Arc<watch::Sender<u32>>,
+    /// Commands of the node that run inside.
+    commands: Arc<watch::Sender<u32>>,
     pub(crate) status: watch::Receiver<BerthStatus>,
     /// Cancelled once the owner knows what there is of the berth.
     pub(crate) settled: CancellationToken,
@@ -98,10 +111,22 @@ impl Berth {
         answer.await.unwrap_or(Err(Unmet::Gone))
     }
 
+    /// Wakes it for a command, which is a use until dropped. Commands wait for each other; their number is bounded where they come from.
+    pub(crate) async fn enter(&self) -> Result<Command, Unmet> {
+        let command = Command::begin(&self.commands);
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Use { reply }).await.map_err(|_| Unmet::Gone)?;
+        answer.await.unwrap_or(Err(Unmet::Gone)).map(|_| command)
+    }
+
+    pub(crate) fn bar(&self) -> Bar {
+        Bar::raise(&self.bars)
+    }
+
     /// The status with its use, read from the kernel now. Blocking.
     pub(crate) fn status_with_usage(&self) -> BerthStatus {
         let mut status = self.status.borrow().clone();
-        let running = matches!(status.state, State::Running | State::Frozen | State::Stopping);
+        let running = status.pid.is_some() || status.state == State::Stopping;
         let usage = if running { self.group.usage().unwrap_or_default() } else { Default::default() };
         status.usage = disk::occupied(&self.disk).ok().map(|disk_bytes| Usage {
             memory_bytes: usage.memory_bytes,

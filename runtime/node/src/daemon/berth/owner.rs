@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use berth_protocol::{BerthStatus, Condition, State};
+use berth_protocol::{BerthStatus, Condition, HomeAccess, Sleep, State};
 use tokio::{
     io::unix::AsyncFd,
     sync::{mpsc, watch},
@@ -14,7 +14,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Berth, Request, WAITING, resting, set_condition};
+use super::{
+    Berth, Request, WAITING,
+    ports::{self, Published},
+    resting, set_condition,
+    sleep::Reclaiming,
+};
 use crate::{
     daemon::{
         channel::Channel,
@@ -38,7 +43,15 @@ pub(super) struct Owner {
     pub(super) life: Life,
     pub(super) conditions: Vec<Condition>,
     pub(super) back_off: BackOff,
+    /// Milliseconds since the epoch, as far as its shim has told.
+    pub(super) last_used_at: Option<i64>,
+    /// Suspensions that wait for their turn.
+    pub(super) bars: watch::Receiver<u32>,
+    /// Commands of the node that run inside.
+    pub(super) commands: watch::Receiver<u32>,
     requests: mpsc::Receiver<Request>,
+    /// Up to where the shim may forget its spool of calls.
+    pub(super) calls_taken: watch::Receiver<u64>,
     status: watch::Sender<BerthStatus>,
 }
 
@@ -79,6 +92,13 @@ pub(super) struct Running {
     pub(super) ready_by: Option<Instant>,
     /// Held by the trim that is under way; it is over when nobody else has it.
     pub(super) trim: Arc<()>,
+    /// While it is frozen for being idle.
+    pub(super) sleep: Option<Sleep>,
+    pub(super) reclaiming: Option<Reclaiming>,
+    /// It is to be stopped, nobody uses it.
+    pub(super) idle_too_long: Option<Sleep>,
+    pub(super) containers: Option<u32>,
+    pub(super) ports: Published,
     /// How it ended, once the shim has said so.
     pub(super) exited: Option<String>,
 }
@@ -118,12 +138,17 @@ enum Happened {
     Shim(Result<Option<FromShim>, std::io::Error>),
     NotReadyInTime,
     TrimDue,
+    CallsTaken,
+    Commands,
+    PortsChanged,
 }
 
 /// Starts the owner of a berth and returns the handle to it. What it finds is settled before its first request is heard.
 pub(crate) fn spawn(node: &Arc<Node>, record: Record, origin: Origin) -> Arc<Berth> {
     let host = &node.host;
     let (sender, requests) = mpsc::channel(WAITING);
+    let (bars, bars_raised) = watch::channel(0);
+    let (commands, commands_run) = watch::channel(0);
     let (status, watcher) = watch::channel(BerthStatus { state: State::Starting, ..resting(host, &record) });
     let berth = Arc::new(Berth {
         id: record.id,
@@ -133,12 +158,27 @@ pub(crate) fn spawn(node: &Arc<Node>, record: Record, origin: Origin) -> Arc<Ber
         group: host.group(record.id),
         disk: host.layout.disk(record.id),
         requests: sender,
+        bars: Arc::new(bars),
+        commands: Arc::new(commands),
         status: watcher,
         settled: CancellationToken::new(),
     });
     let life = if origin == Origin::New { Life::New } else { Life::Remains };
     let back_off = BackOff::default();
-    let owner = Owner { node: Arc::clone(node), record, life, conditions: Vec::new(), back_off, requests, status };
+    let calls_taken = host.calls.taken_of(record.id);
+    let owner = Owner {
+        node: Arc::clone(node),
+        record,
+        life,
+        conditions: Vec::new(),
+        back_off,
+        last_used_at: None,
+        bars: bars_raised,
+        commands: commands_run,
+        requests,
+        calls_taken,
+        status,
+    };
     let settled = berth.settled.clone();
     node.owners.spawn(owner.run(settled));
     berth
@@ -151,7 +191,8 @@ impl Owner {
             self.settle().await;
             self.publish();
             drop(settled);
-            if self.record.intent == Intent::Running && matches!(self.life, Life::Stopped { .. }) {
+            let wanted = self.record.intent == Intent::Running && self.record.suspended.is_none();
+            if wanted && matches!(self.life, Life::Stopped { .. }) {
                 let _ = self.start().await;
                 self.publish();
             }
@@ -160,14 +201,24 @@ impl Owner {
         trim.set_missed_tick_behavior(MissedTickBehavior::Delay);
         trim.reset();
         while !matches!(self.life, Life::Gone) {
+            if let Life::Running(running) = &mut self.life
+                && let Some(why) = running.idle_too_long.take()
+            {
+                self.retire(why).await;
+                self.publish();
+                continue;
+            }
             let happened = {
-                let Self { life, requests, node, .. } = &mut self;
+                let Self { life, requests, node, calls_taken, commands, .. } = &mut self;
                 tokio::select! {
                     biased;
                     () = node.stop.cancelled() => Happened::Stop,
                     message = shim_message(life) => Happened::Shim(message),
                     request = requests.recv() => Happened::Request(request),
                     () = connection(life) => Happened::Connection,
+                    () = calls_were_taken(life, calls_taken) => Happened::CallsTaken,
+                    () = ports::changed(life) => Happened::PortsChanged,
+                    () = commands_changed(life, commands) => Happened::Commands,
                     () = ready_deadline(life) => Happened::NotReadyInTime,
                     _ = trim.tick() => Happened::TrimDue,
                 }
@@ -180,7 +231,13 @@ impl Owner {
                 Happened::Shim(Ok(None)) => self.ended(None).await,
                 Happened::Shim(Err(error)) => self.ended(Some(error)).await,
                 Happened::NotReadyInTime => self.not_ready_in_time(),
-                Happened::TrimDue => self.trim().await,
+                Happened::TrimDue => {
+                    self.look().await;
+                    self.trim().await;
+                }
+                Happened::CallsTaken => self.forget_calls().await,
+                Happened::PortsChanged => self.guard_ports().await,
+                Happened::Commands => self.tell_commands().await,
             }
             self.publish();
         }
@@ -213,15 +270,15 @@ impl Owner {
     pub(super) fn status_now(&self) -> BerthStatus {
         let mut status = resting(&self.node.host, &self.record);
         status.conditions.clone_from(&self.conditions);
-        if self.record.limits.disk_bytes != self.record.disk_bytes {
-            let (made, wanted) = (self.record.disk_bytes, self.record.limits.disk_bytes);
-            let message =
-                format!("the disk has {made} bytes; the {wanted} wanted are noted, and wait for a start that can change its size");
-            set_condition(&mut status.conditions, "PendingRestart", message);
+        let pending = self.pending();
+        if !pending.is_empty() {
+            set_condition(&mut status.conditions, "PendingRestart", pending.join("; "));
         }
         status.state = match &self.life {
             Life::New => State::Starting,
             Life::Busy(state) => *state,
+            Life::Running(_) if self.record.suspended.is_some() => State::Suspended,
+            Life::Running(running) if running.sleep.is_some() => State::Frozen,
             Life::Running(_) => State::Running,
             Life::Remains | Life::Gone => State::Failed,
             Life::Stopped { .. } if self.record.suspended.is_some() => State::Suspended,
@@ -232,8 +289,38 @@ impl Owner {
             status.docker_ready = running.ready;
             status.pid = Some(running.pid);
             status.started_at = Some(running.started_at);
+            status.running_containers = running.containers;
+            status.ports.clone_from(&running.ports.ports);
         }
+        status.suspended.clone_from(&self.record.suspended);
+        status.last_used_at = self.last_used_at;
+        status.sleep = match &self.life {
+            Life::Running(running) => running.sleep.clone(),
+            Life::Stopped { .. } => self.record.sleep.clone(),
+            _ => None,
+        };
         status
+    }
+
+    /// What was changed and waits for a start.
+    fn pending(&self) -> Vec<String> {
+        let Record { limits, disk_bytes, policy, started, .. } = &self.record;
+        let mut pending = Vec::new();
+        if limits.disk_bytes != *disk_bytes {
+            let wanted = limits.disk_bytes;
+            pending.push(format!(
+                "the disk has {disk_bytes} bytes; the {wanted} wanted are noted, and wait for a start that can change its size"
+            ));
+        }
+        if let (Life::Running(_), Some(started)) = (&self.life, started) {
+            if started.home != policy.home {
+                pending.push(format!("the home is {} until the next start, then {}", access(started.home), access(policy.home)));
+            }
+            if started.paths != policy.paths {
+                pending.push("other directories of the host come in, or go, at the next start".to_owned());
+            }
+        }
+        pending
     }
 
     pub(super) fn condition(&mut self, kind: &str, message: impl Into<String>) {
@@ -266,6 +353,28 @@ async fn connection(life: &Life) {
             return;
         }
         ready.clear_ready();
+    }
+}
+
+async fn calls_were_taken(life: &Life, taken: &mut watch::Receiver<u64>) {
+    match life {
+        Life::Running(_) if taken.changed().await.is_ok() => {}
+        _ => std::future::pending().await,
+    }
+}
+
+async fn commands_changed(life: &Life, commands: &mut watch::Receiver<u32>) {
+    match life {
+        Life::Running(_) if commands.changed().await.is_ok() => {}
+        _ => std::future::pending().await,
+    }
+}
+
+fn access(home: HomeAccess) -> &'static str {
+    match home {
+        HomeAccess::Rw => "readable and writable",
+        HomeAccess::Ro => "read-only",
+        HomeAccess::None => "not there",
     }
 }
 

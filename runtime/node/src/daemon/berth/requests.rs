@@ -3,30 +3,39 @@
 use std::{mem, time::Duration};
 
 use axum::http::StatusCode;
-use berth_protocol::{Ensure, HostUser, Limits, State, Wanted};
+use berth_protocol::{Ensure, HostUser, Limits, OpenTo, State, Wanted};
 use berth_runtime::{Error, disk};
 
 use super::{
     Request, Unmet,
     owner::{Life, Owner},
 };
-use crate::daemon::{
-    host::{Remains, group_limits},
-    listener::Listener,
-    record::{Intent, Phase, Record},
-    refusal::Refusal,
+use crate::{
+    daemon::{
+        host::{Remains, group_limits},
+        listener::Listener,
+        record::{Intent, Phase, Record},
+        refusal::Refusal,
+    },
+    link::{FromShim, ToShim},
 };
 
 /// What a berth may take to stop before it is killed; the inner Docker gives each container 10 s.
 const STOP_DEADLINE: Duration = Duration::from_secs(25);
 /// The same before a delete.
 const DELETE_DEADLINE: Duration = Duration::from_secs(5);
+const POLICY_DEADLINE: Duration = Duration::from_secs(10);
 
 impl Owner {
     pub(super) async fn handle(&mut self, request: Request) {
         let (answer, reply) = match request {
-            Request::Ensure { ensure, account, reply } => (self.ensure(&ensure, &account).await, reply),
-            Request::Stop { reply } => (self.stop(STOP_DEADLINE).await, reply),
+            Request::Ensure { ensure, account, bar, reply } => {
+                // Its turn has come.
+                drop(bar);
+                (self.ensure(&ensure, account.as_ref()).await, reply)
+            }
+            Request::Use { reply } => (self.use_now().await, reply),
+            Request::Stop { reply } => (self.asked_to_stop().await, reply),
             Request::Delete { reply } => (self.delete().await, reply),
         };
         self.publish();
@@ -38,7 +47,7 @@ impl Owner {
         let _ = reply.send(answer.map(|()| self.status_now()));
     }
 
-    async fn ensure(&mut self, ensure: &Ensure, account: &HostUser) -> Result<(), Unmet> {
+    async fn ensure(&mut self, ensure: &Ensure, account: Option<&HostUser>) -> Result<(), Unmet> {
         let new = matches!(self.life, Life::New);
         match self.life {
             Life::New => self.create().await?,
@@ -51,8 +60,18 @@ impl Owner {
                 self.settled().await?;
             }
         }
+        if let Some(reason) = &ensure.suspended {
+            // First: nothing else that is wanted may keep it running.
+            self.suspend(reason).await?;
+            return Ok(self.change(ensure, account).await?);
+        }
         self.change(ensure, account).await?;
-        match ensure.wanted {
+        let wanted = match (ensure.wanted, self.resume().await?) {
+            // It ran when it was suspended.
+            (Wanted::Present, true) => Wanted::Running,
+            (wanted, _) => wanted,
+        };
+        match wanted {
             Wanted::Present => {}
             Wanted::Stopped => self.stop(STOP_DEADLINE).await?,
             Wanted::Running => {
@@ -100,12 +119,12 @@ impl Owner {
     }
 
     /// Refuses what would be another berth, or another account under the same name.
-    fn same_berth(&self, ensure: &Ensure, account: &HostUser) -> Result<(), Refusal> {
+    fn same_berth(&self, ensure: &Ensure, account: Option<&HostUser>) -> Result<(), Refusal> {
         let Record { id, user, uid, image, .. } = &self.record;
         if ensure.id != *id {
             return Err(Refusal::conflict("berth_exists", format!("{user} has a berth already, {id}")).hint(format!("berth show {user}")));
         }
-        if account.uid != *uid {
+        if let Some(account) = account.filter(|account| account.uid != *uid) {
             let detail = format!("the berth of {user} belongs to uid {uid}, and {user} has uid {} now", account.uid);
             return Err(Refusal::conflict("uid_changed", detail).hint(format!("give the uid back, or: berth delete {user}")));
         }
@@ -117,29 +136,50 @@ impl Owner {
     }
 
     /// Takes over what may differ from the last time; a running berth feels it at once.
-    async fn change(&mut self, ensure: &Ensure, account: &HostUser) -> Result<(), Refusal> {
+    async fn change(&mut self, ensure: &Ensure, account: Option<&HostUser>) -> Result<(), Refusal> {
         let mut record = self.record.clone();
         record.limits = ensure.limits;
         record.allow_system = ensure.allow_system;
-        record.gid = account.gid;
-        record.home = account.home.clone().into();
+        record.policy = ensure.policy.clone();
+        if let Some(account) = account {
+            record.gid = account.gid;
+            record.home = account.home.clone().into();
+        }
         if record == self.record {
             return Ok(());
         }
         let (old, new) = (self.record.limits, record.limits);
         self.disk_change(&old, &new).await?;
         let running = matches!(self.life, Life::Running(_));
+        let opened = self.record.policy.ports.open_to != record.policy.ports.open_to;
         let saved = record.clone();
         let changed = self.blocking(move |host| {
             let group = host.group(saved.id);
             if running && old != new {
                 group.apply(&group_limits(&new)).inspect_err(|_| drop(group.apply(&group_limits(&old))))?;
             }
+            if opened {
+                host.table.open(saved.address, saved.policy.ports.open_to == OpenTo::Host)?;
+            }
             host.records.save(&saved).inspect_err(|_| drop(running.then(|| group.apply(&group_limits(&old)))))
         });
         changed.await.map_err(|e| Refusal::failed("limits_refused", format!("the limits of {} stay as they were", record.user), &e))?;
+        let policy = &self.record.policy;
+        let live = (policy.ports, policy.idle) != (record.policy.ports, record.policy.idle);
         self.record = record;
+        if running && live {
+            self.tell_policy().await;
+        }
         Ok(())
+    }
+
+    /// What of the policy a running berth feels at once. A shim that does not hear it gets it when it is taken up again.
+    pub(super) async fn tell_policy(&mut self) {
+        let request = ToShim::Policy { ports: self.record.policy.ports, idle: self.record.policy.idle };
+        match self.ask_shim(&request, POLICY_DEADLINE).await {
+            Ok((FromShim::Ok, _)) => {}
+            other => tracing::warn!(user = self.record.user, ?other, "the shim did not hear of its policy"),
+        }
     }
 
     async fn disk_change(&self, old: &Limits, new: &Limits) -> Result<(), Refusal> {
@@ -191,6 +231,7 @@ impl Owner {
         match self.blocking(move |host| host.dismantle(&remains)).await {
             Ok(()) => {
                 self.life = Life::Gone;
+                self.node.give_back.notify_one();
                 Ok(())
             }
             Err(error) => {
@@ -205,6 +246,12 @@ impl Owner {
 
     fn turn_away(&self, listener: &Listener) {
         listener.refuse_waiting(&format!("the berth of {} was deleted: ask your administrator for a new one", self.record.user));
+    }
+
+    /// Suspended, it has no orderly stop: it is not to run another instruction.
+    async fn asked_to_stop(&mut self) -> Result<(), Unmet> {
+        self.barred()?;
+        self.stop(STOP_DEADLINE).await
     }
 
     /// Stops a running berth in order; a stopped one stays as it is. The next connection wakes it.

@@ -9,10 +9,14 @@ use std::{
 
 use berth_protocol::State;
 use berth_runtime::{disk, error::chain};
-use tokio::time::{Instant as Deadline, timeout_at};
+use tokio::{
+    sync::watch,
+    time::{Instant as Deadline, timeout, timeout_at},
+};
 
 use super::{
     owner::{Life, Owner, READY_DEADLINE, Running},
+    ports::Published,
     spawn,
 };
 use crate::{
@@ -22,6 +26,7 @@ use crate::{
         listener::{Listener, gone},
         record::{Intent, LastExit, Record},
         refusal::Refusal,
+        share::{self, Shared},
     },
     link::{Event, ExitRecord, FromShim, ToShim},
 };
@@ -32,6 +37,21 @@ const START_DEADLINE: Duration = Duration::from_secs(90);
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 /// What a shim may take to end after it has killed its berth.
 const LAST_WORD: Duration = Duration::from_secs(10);
+/// What is left of an orderly stop when a suspension waits for it.
+const BARRED_STOP: Duration = Duration::from_secs(2);
+
+/// Why a berth was not started.
+enum NoStart {
+    /// A suspension waits.
+    Barred,
+    Failed(String),
+}
+
+impl From<String> for NoStart {
+    fn from(reason: String) -> Self {
+        Self::Failed(reason)
+    }
+}
 
 impl Owner {
     /// Nothing runs from now on; a connection wakes the berth.
@@ -49,8 +69,8 @@ impl Owner {
     /// A connection waits at the socket of a stopped berth.
     pub(super) async fn woken(&mut self) {
         let Life::Stopped { listener, .. } = &self.life else { return };
-        if self.record.suspended.is_some() {
-            return listener.refuse_waiting(&format!("the berth of {} is suspended by an administrator: ask him", self.record.user));
+        if let Some(reason) = &self.record.suspended {
+            return listener.bar_waiting(&suspended(&self.record.user, reason));
         }
         if let Some(why) = self.back_off.holds() {
             return listener.refuse_waiting(&self.sorry(&why));
@@ -66,6 +86,9 @@ impl Owner {
 
     /// Starts a stopped berth; one that runs stays as it is. On failure: the reason, which is in the conditions too.
     pub(super) async fn start(&mut self) -> Result<(), String> {
+        if let Some(reason) = &self.record.suspended {
+            return Err(suspended(&self.record.user, reason));
+        }
         let listener = match mem::replace(&mut self.life, Life::Busy(State::Starting)) {
             Life::Stopped { listener, watch } => {
                 drop(watch);
@@ -81,14 +104,36 @@ impl Owner {
             Ok((channel, pid)) => {
                 self.back_off.reset();
                 self.conditions.clear();
+                self.tell_not_shared();
                 tracing::info!(user = self.record.user, pid, "started");
                 let ready_by = Some(Instant::now() + READY_DEADLINE);
-                let running =
-                    Running { channel, listener, pid, started_at: now_ms(), ready: false, ready_by, trim: Arc::default(), exited: None };
+                self.last_used_at = Some(now_ms());
+                let running = Running {
+                    channel,
+                    listener,
+                    pid,
+                    started_at: now_ms(),
+                    ready: false,
+                    ready_by,
+                    trim: Arc::default(),
+                    sleep: None,
+                    reclaiming: None,
+                    idle_too_long: None,
+                    containers: None,
+                    ports: Published::new(Vec::new()),
+                    exited: None,
+                };
                 self.life = Life::Running(running);
                 Ok(())
             }
-            Err(reason) => {
+            Err(NoStart::Barred) => {
+                // Whoever waits is told why by the suspension, which comes next.
+                self.sweep().await;
+                self.exit_record().await;
+                self.rest(listener);
+                Err("it is being suspended".into())
+            }
+            Err(NoStart::Failed(reason)) => {
                 self.sweep().await;
                 self.exit_record().await;
                 self.condition("StartFailed", reason.clone());
@@ -100,32 +145,94 @@ impl Owner {
         }
     }
 
-    async fn bring_up(&mut self, listener: &Listener) -> Result<(Channel, u32), String> {
-        self.intend(Intent::Running).await.map_err(|r| r.problem.detail)?;
-        // Closed only when the node ends.
-        let _permit = self.node.starts.acquire().await;
-        let record = self.record.clone();
-        let prepared = self.blocking(move |host| spawn::prepare(host, &record)).await.map_err(|e| chain(&e))?;
+    async fn bring_up(&mut self, listener: &Listener) -> Result<(Channel, u32), NoStart> {
+        let (record, node) = (self.record.clone(), Arc::clone(&self.node));
+        let mut bars = self.bars.clone();
+        let _permit = tokio::select! {
+            biased;
+            () = raised(&mut bars) => return Err(NoStart::Barred),
+            // Closed only when the node ends.
+            permit = node.starts.acquire() => permit,
+        };
+        let sharing = async {
+            tokio::select! {
+                biased;
+                () = raised(&mut bars) => None,
+                shared = share::share(&node, &self.record) => Some(shared),
+            }
+        };
+        let (shared, prepared) = tokio::join!(sharing, self.blocking(move |host| spawn::prepare(host, &record)));
+        let (shared, mut prepared) = (shared.ok_or(NoStart::Barred)?, prepared.map_err(|e| chain(&e))?);
+        let record = self.begun(&shared);
+        prepared.share(shared);
+        let (saved, host) = (record.clone(), Arc::clone(&node));
+        let note = (record != self.record).then(|| tokio::task::spawn_blocking(move || host.host.records.save(&saved)));
+        let note = async {
+            match note {
+                Some(note) => note.await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic())).map_err(|e| chain(&e)),
+                None => Ok(()),
+            }
+        };
+        // Before anything of the berth runs: what it can write to must be known at its delete.
+        if record.writable != self.record.writable {
+            note.await?;
+            self.record = record;
+            return self.execute(prepared, listener, &mut bars).await;
+        }
+        let (noted, started) = tokio::join!(note, self.execute(prepared, listener, &mut bars));
+        noted?;
+        self.record = record;
+        started
+    }
+
+    /// The record of a berth that runs from now on.
+    fn begun(&self, shared: &Shared) -> Record {
+        let policy = self.record.policy.clone();
+        let mut record = Record { intent: Intent::Running, sleep: None, started: Some(policy), ..self.record.clone() };
+        record.not_shared.clone_from(&shared.not_shared);
+        for directory in shared.writable.iter().filter(|d| !self.record.writable.contains(d)) {
+            record.writable.push(directory.clone());
+        }
+        record
+    }
+
+    async fn execute(
+        &self,
+        prepared: spawn::Prepared,
+        listener: &Listener,
+        bars: &mut watch::Receiver<u32>,
+    ) -> Result<(Channel, u32), NoStart> {
         let (channel, theirs) = Channel::pair().map_err(|e| format!("no socket pair for the shim: {e}"))?;
         let mut shim = spawn::shim(&self.node.host, self.record.id, &prepared, theirs)?;
         let started = async {
             spawn::send(&channel, listener, prepared).await.map_err(|e| format!("the shim did not take its orders: {e}"))?;
             wait_started(&channel).await
         };
-        match tokio::time::timeout(START_DEADLINE, started).await {
-            Ok(Ok(pid)) => {
+        let started = tokio::select! {
+            biased;
+            () = raised(bars) => Err(NoStart::Barred),
+            started = timeout(START_DEADLINE, started) => match started {
+                Ok(started) => started.map_err(NoStart::Failed),
+                Err(_) => Err(NoStart::Failed(format!("it took longer than {} s", START_DEADLINE.as_secs()))),
+            },
+        };
+        match started {
+            Ok(pid) => {
                 // It outlives us; while we live it is ours to reap.
                 tokio::spawn(async move { shim.wait().await });
                 Ok((channel, pid))
             }
-            Ok(Err(reason)) => {
+            Err(why) => {
                 let _ = shim.kill().await;
-                Err(reason)
+                Err(why)
             }
-            Err(_) => {
-                let _ = shim.kill().await;
-                Err(format!("it took longer than {} s", START_DEADLINE.as_secs()))
-            }
+        }
+    }
+
+    /// Directories of the host that the run does not have.
+    pub(super) fn tell_not_shared(&mut self) {
+        for (kind, message) in share::conditions(&self.record.user, &self.record.not_shared) {
+            self.condition(kind, message);
         }
     }
 
@@ -148,7 +255,26 @@ impl Owner {
                 self.condition("DockerNotReady", reason);
             }
             Event::Stopping => {}
-            Event::Frozen(_) | Event::Thawed | Event::IdleTooLong(_) | Event::Ports { .. } | Event::Containers { .. } | Event::Calls { .. } => {}
+            Event::Frozen { sleep, last_used_at } => {
+                tracing::info!(user = self.record.user, reason = sleep.reason, "asleep");
+                running.sleep = Some(sleep);
+                self.last_used_at = Some(last_used_at);
+                let reclaiming = self.reclaim();
+                if let Life::Running(running) = &mut self.life {
+                    running.reclaiming = reclaiming;
+                }
+            }
+            Event::Thawed => {
+                running.sleep = None;
+                running.reclaiming = None;
+            }
+            Event::IdleTooLong { sleep, last_used_at } => {
+                running.idle_too_long = Some(sleep);
+                self.last_used_at = Some(last_used_at);
+            }
+            Event::Containers { running: containers } => running.containers = Some(containers),
+            Event::Ports { ports } => self.ports_told(ports),
+            Event::Calls { .. } => self.node.host.calls.grown(self.record.id),
             Event::Failed { error } => running.exited = Some(error),
             Event::Exited { status } => running.exited = Some(status),
         }
@@ -191,15 +317,37 @@ impl Owner {
     pub(super) async fn stop_running(&mut self, deadline: Duration) -> Result<(), Refusal> {
         let request = ToShim::Stop { deadline_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX) };
         let asked = self.ask_shim(&request, ANSWER_DEADLINE).await;
-        let Life::Running(mut running) = mem::replace(&mut self.life, Life::Busy(State::Stopping)) else { return Ok(()) };
-        self.publish();
-        if let Err(error) = asked {
+        let Life::Running(running) = mem::replace(&mut self.life, Life::Busy(State::Stopping)) else { return Ok(()) };
+        if let Err(error) = &asked {
             tracing::warn!(user = self.record.user, %error, "the shim does not stop; killing the berth");
-        } else {
-            let end = Deadline::now() + deadline + LAST_WORD;
-            while let Ok(Ok(Some((message, _)))) = timeout_at(end, running.channel.receive()).await {
-                if let FromShim::Event(Event::Exited { status } | Event::Failed { error: status }) = message {
-                    running.exited = Some(status);
+        }
+        self.finish(running, asked.is_ok().then_some(deadline)).await
+    }
+
+    /// Waits for the end of what was asked to stop by `deadline`; `None` kills it. A suspension that comes meanwhile does not wait so long.
+    pub(super) async fn finish(&mut self, mut running: Running, deadline: Option<Duration>) -> Result<(), Refusal> {
+        self.publish();
+        if let Some(deadline) = deadline {
+            let mut end = Deadline::now() + deadline + LAST_WORD;
+            let mut bars = self.bars.clone();
+            let mut hurried = false;
+            loop {
+                let message = tokio::select! {
+                    message = timeout_at(end, running.channel.receive()) => message,
+                    () = raised(&mut bars), if !hurried => {
+                        hurried = true;
+                        end = end.min(Deadline::now() + BARRED_STOP + LAST_WORD);
+                        let stop = ToShim::Stop { deadline_ms: BARRED_STOP.as_millis() as u64 };
+                        let _ = timeout(BARRED_STOP, running.channel.send(&stop, &[])).await;
+                        continue;
+                    }
+                };
+                match message {
+                    Ok(Ok(Some((FromShim::Event(Event::Exited { status } | Event::Failed { error: status }), _)))) => {
+                        running.exited = Some(status);
+                    }
+                    Ok(Ok(Some(_))) => {}
+                    _ => break,
                 }
             }
         }
@@ -263,8 +411,9 @@ impl Owner {
 
     /// Removes what a run left; false when something stays, which is then a condition. The next start sweeps again.
     pub(super) async fn sweep(&mut self) -> bool {
-        let (id, link) = (self.record.id, self.record.link.clone());
-        match self.blocking(move |host| host.sweep(id, &link)).await {
+        let (id, link, shim) = (self.record.id, self.record.link.clone(), self.record.id_base);
+        self.clear("PortTaken");
+        match self.blocking(move |host| host.sweep(id, &link).and_then(|()| host.guard(shim, &[]))).await {
             Ok(()) => {
                 self.clear("SweepFailed");
                 true
@@ -280,6 +429,7 @@ impl Owner {
     pub(super) async fn exit_record(&self) -> Option<ExitRecord> {
         let id = self.record.id;
         let bytes = self.blocking(move |host| {
+            host.calls.ended(id);
             let bytes = fs::read(host.layout.exit_record(id));
             if let Err(error) = gone(fs::remove_dir_all(host.layout.shim_dir(id))) {
                 tracing::warn!(%id, %error, "the directory of a shim stays until the next start");
@@ -295,6 +445,21 @@ impl Owner {
         match self.blocking(move |host| host.records.save(&saved)).await {
             Ok(()) => self.record = record,
             Err(error) => tracing::warn!(user = self.record.user, error = chain(&error), "the end is not in the record"),
+        }
+    }
+
+    /// The shim may use the room of what the server has stored.
+    pub(super) async fn forget_calls(&mut self) {
+        let position = *self.calls_taken.borrow_and_update();
+        if let Err(error) = self.ask_shim(&ToShim::CallsTaken { position }, ANSWER_DEADLINE).await {
+            tracing::debug!(user = self.record.user, %error, "the shim did not hear what was taken of its spool");
+        }
+    }
+
+    /// Takes in what the shim has not told of by itself.
+    pub(super) async fn look(&mut self) {
+        if let Ok((FromShim::Status(status), _)) = self.ask_shim(&ToShim::Status, ANSWER_DEADLINE).await {
+            self.last_used_at = Some(status.last_used_at);
         }
     }
 
@@ -319,6 +484,18 @@ impl Owner {
             drop(under_way);
         });
     }
+}
+
+/// Returns when a suspension waits for its turn.
+async fn raised(bars: &mut watch::Receiver<u32>) {
+    if bars.wait_for(|waiting| *waiting > 0).await.is_err() {
+        std::future::pending().await
+    }
+}
+
+/// What the user is told at the socket.
+fn suspended(user: &str, reason: &str) -> String {
+    format!("the berth of {user} is suspended by an administrator: {reason}. Ask your administrator; it goes on with: berth resume {user}")
 }
 
 async fn wait_started(channel: &Channel) -> Result<u32, String> {

@@ -6,7 +6,10 @@ use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 use berth_runtime::error::chain;
 use tokio::time::{Instant as Deadline, sleep, timeout_at};
 
-use super::owner::{Life, Owner, READY_DEADLINE, Running};
+use super::{
+    owner::{Life, Owner, READY_DEADLINE, Running},
+    ports::Published,
+};
 use crate::{
     daemon::{channel::Channel, host::now_ms, listener::Listener, record::Phase},
     link::{Event, FromShim, OLDEST, Status, ToShim},
@@ -24,9 +27,13 @@ impl Owner {
                 let _ = self.take_away().await;
             }
             Phase::Present => match self.adopt().await {
-                Ok(running) => {
+                Ok((running, suspended)) => {
                     tracing::info!(user = self.record.user, pid = running.pid, "taken up again");
+                    self.node.host.calls.adopt(self.record.id);
                     self.life = Life::Running(running);
+                    self.name_taken();
+                    self.repair(suspended).await;
+                    self.tell_not_shared();
                 }
                 Err(why) => {
                     tracing::debug!(user = self.record.user, why, "does not run");
@@ -49,7 +56,7 @@ impl Owner {
     }
 
     /// Connects to the shim of the last daemon, and takes back what that held.
-    async fn adopt(&mut self) -> Result<Running, String> {
+    async fn adopt(&mut self) -> Result<(Running, Option<String>), String> {
         let channel = connect(&self.node.host.layout.control_socket(self.record.id)).await?;
         let end = Deadline::now() + ANSWER_DEADLINE;
         let mut exited = None;
@@ -57,9 +64,11 @@ impl Owner {
         let socket: OwnedFd = descriptors.into_iter().next().ok_or("its shim has no listener")?;
         // Asked last: what happens from now on comes as an event.
         let (status, _) = answer(&channel, &ToShim::Status, end, &mut exited).await?;
-        let FromShim::Status(Status { version, pid, ready, reason, started_at, .. }) = status else {
+        let FromShim::Status(status) = status else {
             return Err(format!("its shim answered {status:?}"));
         };
+        let Status { version, pid, ready, reason, started_at, sleep, idle_too_long, suspended, last_used_at, running_containers, ports, .. } =
+            status;
         if version < OLDEST {
             return Err(format!("its shim speaks version {version}, the oldest understood is {OLDEST}"));
         }
@@ -69,7 +78,37 @@ impl Owner {
         }
         let elapsed = Duration::from_millis(u64::try_from(now_ms() - started_at).unwrap_or(0));
         let ready_by = (!ready).then(|| std::time::Instant::now() + READY_DEADLINE.saturating_sub(elapsed));
-        Ok(Running { channel, listener: Listener::adopt(socket), pid, started_at, ready, ready_by, trim: Arc::default(), exited })
+        self.last_used_at = Some(last_used_at);
+        let running = Running {
+            channel,
+            listener: Listener::adopt(socket),
+            pid,
+            started_at,
+            ready,
+            ready_by,
+            trim: Arc::default(),
+            reclaiming: sleep.as_ref().and_then(|_| self.reclaim()),
+            sleep,
+            idle_too_long,
+            containers: running_containers,
+            ports: Published::new(ports),
+            exited,
+        };
+        Ok((running, suspended))
+    }
+
+    /// A former daemon may have died between the record and the shim: the record holds.
+    async fn repair(&mut self, suspended: Option<String>) {
+        match self.record.suspended.clone() {
+            Some(reason) if suspended.as_ref() != Some(&reason) => self.suspend_running(&reason).await,
+            None if suspended.is_some() => {
+                if let Err(refusal) = self.resume_running().await {
+                    tracing::warn!(user = self.record.user, %refusal, "still suspended");
+                }
+            }
+            _ => {}
+        }
+        self.tell_policy().await;
     }
 }
 

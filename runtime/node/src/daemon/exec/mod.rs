@@ -14,7 +14,12 @@ use berth_runtime::container::Enter;
 pub(crate) use child::Child;
 pub(crate) use session::{abandon, serve};
 
-use super::{apparmor, berth::Berth, node::Node, refusal::Refusal};
+use super::{
+    apparmor,
+    berth::{Berth, Command, Unmet},
+    node::Node,
+    refusal::Refusal,
+};
 
 /// Commands that may run at once through this node.
 pub(crate) const AT_ONCE: usize = 512;
@@ -22,14 +27,19 @@ pub(crate) const AT_ONCE: usize = 512;
 const SIZE: (u16, u16) = (80, 24);
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Starts the command; it runs when this returns, or ends with status 125 and the reason on its standard error.
-pub(crate) async fn start(node: &Node, berth: &Berth, request: ExecRequest) -> Result<Child, Refusal> {
+/// Starts the command; it runs when this returns, or ends with status 125 and the reason on its standard error. It is a use of the berth
+/// until the second value is dropped.
+pub(crate) async fn start(node: &Node, berth: &Berth, request: ExecRequest) -> Result<(Child, Command), Refusal> {
     validate(&request)?;
     let status = berth.status.borrow().clone();
-    let (State::Running, Some(pid)) = (status.state, status.pid) else {
+    let (State::Running | State::Frozen | State::Suspended, Some(pid)) = (status.state, status.pid) else {
         let detail = format!("the berth of {} does not run", status.user);
         return Err(Refusal::conflict("berth_not_running", detail).hint(format!("berth start {}", status.user)));
     };
+    let command = berth.enter().await.map_err(|unmet| match unmet {
+        Unmet::Refused(refusal) => refusal,
+        Unmet::Gone => Refusal::no_berth(&status.user),
+    })?;
     let enter = Enter {
         pid,
         cgroup: berth.group.clone(),
@@ -44,6 +54,7 @@ pub(crate) async fn start(node: &Node, berth: &Berth, request: ExecRequest) -> R
     let program = node.host.layout.shim_program();
     Child::spawn(&program, &enter)
         .await
+        .map(|child| (child, command))
         .map_err(|e| Refusal::failed("exec_failed", format!("cannot execute {} in the berth of {}", program.display(), status.user), &e))
 }
 

@@ -67,13 +67,13 @@ pub(super) async fn exec(State(node): State<Arc<Node>>, extract::Name(user): ext
     let request: ExecRequest = extract::json(body).await?;
     let slot = exec::slot(&node)?;
     let berth = existing(&node, &user)?;
-    let child = exec::start(&node, &berth, request).await?;
+    let (child, command) = exec::start(&node, &berth, request).await?;
     tokio::spawn(async move {
         match on_upgrade.await {
             Ok(client) => exec::serve(TokioIo::new(client), child).await,
             Err(_) => exec::abandon(child).await,
         }
-        drop(slot);
+        drop((command, slot));
     });
     let headers = [(header::CONNECTION, HeaderValue::from_static("upgrade")), (header::UPGRADE, HeaderValue::from_static(frame::UPGRADE))];
     Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
