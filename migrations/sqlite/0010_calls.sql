@@ -1,4 +1,5 @@
 -- Docker API calls that came through users' sockets. `id` is a UUIDv7 of the call's time, `seq` grows in the order of storing.
+-- `user_name` and `user_uid` are whose berth it is, `uid` is who called: the same, or root.
 -- `size` estimates what the row occupies; `lost` counts calls of which no record came.
 CREATE TABLE calls (
     id TEXT NOT NULL PRIMARY KEY,
@@ -6,6 +7,7 @@ CREATE TABLE calls (
     at BIGINT NOT NULL,
     berth_id TEXT NOT NULL,
     user_name TEXT NOT NULL,
+    user_uid BIGINT NOT NULL,
     uid BIGINT NOT NULL,
     pid BIGINT NOT NULL,
     command TEXT NOT NULL,

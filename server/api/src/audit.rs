@@ -42,7 +42,9 @@ pub struct AuditCall {
     /// When its head was complete; milliseconds since the epoch.
     pub at: i64,
     pub berth_id: Uuid,
+    /// Whose berth it is.
     pub user: String,
+    /// Who called: the user's uid, or root's.
     pub uid: u32,
     /// Process that connected, and its name.
     pub pid: u32,

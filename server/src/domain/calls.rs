@@ -36,7 +36,9 @@ impl CallOutcome {
 pub struct Call {
     /// Milliseconds since the epoch.
     pub at: i64,
+    /// Whose berth it is.
     pub user: String,
+    /// Who called: the user or root.
     pub uid: u32,
     pub pid: u32,
     pub command: String,
@@ -64,6 +66,8 @@ pub struct CallRecord {
     /// Grows in the order in which calls were stored.
     pub seq: i64,
     pub berth_id: BerthId,
+    /// Of the user whose berth it is; the call's own may be root's.
+    pub user_uid: u32,
     pub call: Call,
 }
 
@@ -97,7 +101,7 @@ pub struct TrailFilter {
     pub user: Option<String>,
     /// Whatever has this name.
     pub subject: Option<String>,
-    /// Calls of this uid.
+    /// Calls at the berths of this uid.
     pub uid: Option<u32>,
     /// From this time on, before that time; milliseconds since the epoch.
     pub since: Option<i64>,

@@ -160,14 +160,14 @@ async fn round(reconciler: &Reconciler, ids: &[BerthId]) -> Result<Vec<BerthId>,
         }
         for mut call in calls {
             // A shim speaks for its own berth's user only.
-            if let Some((name, uid)) = &position.owner {
-                call.user.clone_from(name);
-                call.uid = *uid;
-            } else {
-                position.owner = Some((call.user.clone(), call.uid));
+            let (name, user_uid) = position.owner.get_or_insert_with(|| (call.user.clone(), call.uid));
+            call.user.clone_from(name);
+            if call.uid != 0 {
+                call.uid = *user_uid;
             }
+            let user_uid = *user_uid;
             *last += 1;
-            rows.push(CallRecord { id: call_id(call.at, *last, id), seq: *last, berth_id: id, call });
+            rows.push(CallRecord { id: call_id(call.at, *last, id), seq: *last, berth_id: id, user_uid, call });
         }
         let moved = next > position.position;
         position.position = position.position.max(next);

@@ -19,6 +19,7 @@ struct Row {
     at: i64,
     berth_id: String,
     user_name: String,
+    user_uid: i64,
     uid: i64,
     pid: i64,
     command: String,
@@ -57,7 +58,13 @@ impl TryFrom<Row> for CallRecord {
             outcome: variant(&CallOutcome::ALL, CallOutcome::as_str, TABLE, "outcome", row.outcome)?,
             lost: unsigned(TABLE, "lost", row.lost)?,
         };
-        Ok(Self { id: AuditId(id(TABLE, row.id)?), seq: row.seq, berth_id: BerthId(id(TABLE, row.berth_id)?), call })
+        Ok(Self {
+            id: AuditId(id(TABLE, row.id)?),
+            seq: row.seq,
+            berth_id: BerthId(id(TABLE, row.berth_id)?),
+            user_uid: unsigned(TABLE, "user_uid", row.user_uid)?,
+            call,
+        })
     }
 }
 
@@ -118,15 +125,16 @@ pub async fn prune_positions(connection: &mut Connection, before: i64) -> Result
 pub async fn insert(connection: &mut Connection, records: &[CallRecord]) -> Result<u64, Error> {
     for part in records.chunks(AT_ONCE) {
         let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(
-            "INSERT INTO calls (id, seq, at, berth_id, user_name, uid, pid, command, method, version, path, image, container, status,
+            "INSERT INTO calls (id, seq, at, berth_id, user_name, user_uid, uid, pid, command, method, version, path, image, container, status,
                                 request_bytes, response_bytes, duration_ms, outcome, lost, size) ",
         );
-        query.push_values(part, |mut row, CallRecord { id, seq, berth_id, call }| {
+        query.push_values(part, |mut row, CallRecord { id, seq, berth_id, user_uid, call }| {
             row.push_bind(id.to_string())
                 .push_bind(*seq)
                 .push_bind(call.at)
                 .push_bind(berth_id.to_string())
                 .push_bind(&call.user)
+                .push_bind(i64::from(*user_uid))
                 .push_bind(i64::from(call.uid))
                 .push_bind(i64::from(call.pid))
                 .push_bind(&call.command)
@@ -231,7 +239,7 @@ fn narrow_by(query: &mut QueryBuilder<Sqlite>, filter: &TrailFilter, user: &'sta
         query.push(user).push_bind(name.clone());
     }
     if let Some(uid) = filter.uid {
-        query.push(" AND uid = ").push_bind(i64::from(uid));
+        query.push(" AND user_uid = ").push_bind(i64::from(uid));
     }
     if let Some(path) = &filter.path {
         query.push(" AND substr(path, 1, length(").push_bind(path.clone()).push(")) = ").push_bind(path.clone());
@@ -301,7 +309,7 @@ mod tests {
             outcome: CallOutcome::Answered,
             lost: 0,
         };
-        CallRecord { id: call_id(at, seq, berth), seq, berth_id: berth, call }
+        CallRecord { id: call_id(at, seq, berth), seq, berth_id: berth, user_uid: 1000, call }
     }
 
     async fn fill(store: &Store, count: i64, at: i64) {
