@@ -4,8 +4,14 @@ pub mod forwarding;
 pub mod link;
 pub mod nft;
 
-use std::{fs, net::Ipv4Addr, str::FromStr};
+use std::{
+    fs,
+    net::{Ipv4Addr, UdpSocket},
+    os::fd::{AsFd, BorrowedFd},
+    str::FromStr,
+};
 
+use berth_sys::socket::network_cookie;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, Step};
@@ -61,6 +67,12 @@ impl FromStr for Network {
         let clean = network.prefix <= 32 && u32::from(network.base) & !network.mask() == 0;
         if clean { Ok(network) } else { Err(invalid()) }
     }
+}
+
+/// True when a socket is of the network namespace that the caller is in.
+pub fn on_this_network(socket: BorrowedFd<'_>) -> std::io::Result<bool> {
+    let own = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    Ok(network_cookie(socket)? == network_cookie(own.as_fd())?)
 }
 
 /// The first pool for berths that no route of the host overlaps.

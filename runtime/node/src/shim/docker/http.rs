@@ -60,10 +60,10 @@ pub(super) async fn get(stream: Stream, path: &str) -> Result<Answer, Bad> {
     write(&stream, request.as_bytes()).await?;
     let mut buffer = Vec::new();
     loop {
-        if read_more(&stream, &mut buffer).await? == 0 {
-            return Err(Bad::Cut);
-        }
         if let Some((status, framing, length)) = head(&buffer)? {
+            if length > MOST_HEAD {
+                return Err(Bad::TooLong(MOST_HEAD));
+            }
             buffer.drain(..length);
             match status {
                 200 => return Ok(Answer { stream, buffer, framing }),
@@ -74,6 +74,9 @@ pub(super) async fn get(stream: Stream, path: &str) -> Result<Answer, Bad> {
         }
         if buffer.len() > MOST_HEAD {
             return Err(Bad::TooLong(MOST_HEAD));
+        }
+        if read_more(&stream, &mut buffer).await? == 0 {
+            return Err(Bad::Cut);
         }
     }
 }

@@ -100,7 +100,9 @@ fn answer(mut docker: UnixStream, list: &Mutex<String>, events: &Mutex<mpsc::Rec
     }
     let _ = docker.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
     // An empty event: this Docker goes away.
-    while let Ok(event @ [_, ..]) = events.lock().unwrap().recv().as_deref() {
+    while let Ok(event) = events.lock().unwrap().recv()
+        && !event.is_empty()
+    {
         let _ = write!(docker, "{:x}\r\n{event}\n\r\n", event.len() + 1);
     }
 }

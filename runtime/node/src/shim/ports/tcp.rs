@@ -54,9 +54,12 @@ async fn carried(client: &OwnedFd, shared: &Shared, port: u16, reach: Reach) -> 
     shared.sleeper.awake().await.map_err(|_| refused())?;
     let _use = shared.state.usage.begin();
     sockopt::set_tcp_nodelay(client, true)?;
-    let inside = watch_socket(shared.dialer.tcp(port, reach).await?.into())?;
-    let client = watch_socket(client.try_clone()?)?;
-    relay(&client, &inside, &shared.pipes).await.map(drop)
+    let inside = shared.dialer.tcp(port, reach).await?.into();
+    match relay(client.try_clone()?, inside, &shared.pipes).await {
+        // A reset of one side is passed on. That both are done is no error here, as TCP tells it: nothing is left to carry then.
+        Err(error) if error.raw_os_error().is_some() => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn reset(client: &OwnedFd) {

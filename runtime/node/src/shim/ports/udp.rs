@@ -11,7 +11,7 @@ use tokio::{
     net::UdpSocket,
     sync::OwnedSemaphorePermit,
     task::{JoinSet, consume_budget},
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use super::{CONNECTIONS, Shared};
@@ -23,6 +23,9 @@ const IDLE: Duration = Duration::from_secs(60);
 pub(super) fn socket(bound: OwnedFd) -> io::Result<UdpSocket> {
     UdpSocket::from_std(bound.into())
 }
+
+/// How long room for the first datagram is waited for.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// One client of a port.
 #[derive(Clone)]
@@ -73,7 +76,8 @@ pub(super) async fn serve(socket: UdpSocket, shared: Arc<Shared>, port: u16, rea
         };
         let Ok(inside) = shared.dialer.udp(port, reach).await else { continue };
         let flow = Flow { inside: Arc::new(inside), heard: Arc::new(Mutex::new(Instant::now())) };
-        flow.pass(&datagram);
+        // A fresh socket is not known to be writable yet.
+        let _ = timeout(PATIENCE, flow.inside.send(&datagram)).await;
         answers.spawn(answer(flow.clone(), Arc::clone(&socket), client, place));
         flows.insert(client, flow);
     }
