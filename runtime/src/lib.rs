@@ -14,8 +14,10 @@ pub mod fault;
 pub mod idmap;
 pub mod image;
 pub mod net;
+mod packet;
 mod rootfs;
 pub mod seccomp;
+pub mod share;
 pub mod spec;
 pub mod undo;
 

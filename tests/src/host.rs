@@ -139,7 +139,7 @@ impl Host {
     fn programs(&self) -> PathBuf {
         let dir = self.slot.dir.join("programs");
         fs::create_dir_all(&dir).expect("make directory");
-        for program in ["berth-shim", "berth-init"] {
+        for program in ["berth-shim", "berth-init", "berth-runc"] {
             symlink(programs::find(program), dir.join(program)).expect("link program");
         }
         dir

@@ -10,14 +10,14 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests lie in the repository")
 }
 
-/// Path of a program under test. `berth-init` and `berth-probe` are built static, for a target of their own.
+/// Path of a program under test. `berth-init`, `berth-runc` and `berth-probe` are built static, for a target of their own.
 #[track_caller]
 pub fn find(program: &str) -> PathBuf {
     let path = match env::var_os("BERTH_TEST_PROGRAMS") {
         Some(dir) => Path::new(&dir).join(program),
         None => {
             let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from);
-            let fixed = matches!(program, "berth-init" | "berth-probe");
+            let fixed = matches!(program, "berth-init" | "berth-runc" | "berth-probe");
             target.join(if fixed { "x86_64-unknown-linux-gnu/debug" } else { "debug" }).join(program)
         }
     };

@@ -61,10 +61,12 @@ const RUNTIME: Rooms = Rooms {
         ("net", &["berth_sys"]),
         ("seccomp", &["berth_sys"]),
         ("image", &["berth_sys"]),
+        // Directories of the host are opened and id-mapped before a container is there; it gets them as mounts.
+        ("share", &["idmap", "berth_sys"]),
         ("procfs", &["cgroup"]),
     ],
-    // Errors, injected failures, and the one way to replace a file: what every step of the others needs.
-    leaves: &["error", "fault", "durable"],
+    // Errors, injected failures, the one way to replace a file, and messages with descriptors: what every step of the others needs.
+    leaves: &["error", "fault", "durable", "packet"],
     wiring: &["lib"],
 };
 

@@ -27,10 +27,10 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::message::send;
 use crate::{
     cgroup::Group,
     error::{Error, Result, Step, chain},
+    packet::send,
     seccomp,
 };
 

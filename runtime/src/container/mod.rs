@@ -28,6 +28,7 @@ use std::{
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
+pub use crate::rootfs::{MOUNTS_OF_A_SHARE, Share, install_wrapper, remove_wrapper};
 pub use confine::{close_strays, confine};
 pub use enter::{Enter, enter};
 pub use signal::{SYSTEMD_HALT, signal};
@@ -55,6 +56,12 @@ pub struct Bundle {
     pub files: Vec<(PathBuf, String)>,
     /// Static program that becomes PID 1; `spec.process.args` are its arguments.
     pub init: PathBuf,
+    /// Directories of the host inside.
+    #[serde(default)]
+    pub shares: Vec<Share>,
+    /// The inner OCI-runtime wrapper, a file of the host; without it inner containers are run as they are asked for.
+    #[serde(default)]
+    pub runc: Option<PathBuf>,
     /// AppArmor profile to enter on exec, where the host has AppArmor.
     pub apparmor: Option<String>,
 }
@@ -65,6 +72,8 @@ impl Bundle {
             spec: &self.spec,
             id_base: self.id_base,
             files: &self.files,
+            runc: self.runc.as_deref(),
+            shares: &self.shares,
             address: self.net.address,
             v1: self.cgroup.hierarchy.v1.iter().map(|v1| (v1.options.as_str(), v1.mount.as_path())).collect(),
         }

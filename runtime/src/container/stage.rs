@@ -48,7 +48,7 @@ fn run(socket: BorrowedFd<'_>) -> Result<()> {
 
     let userns = idmap::namespace(bundle.id_base)?;
     unshare(CloneFlags::CLONE_NEWNS).step("make", "a mount namespace")?;
-    let disk = rootfs::stage(&bundle.contents(), disk::mount(&bundle.disk, userns.as_fd())?, userns.as_fd())?;
+    let disk = rootfs::stage(&bundle.contents(), disk::mount(&bundle.disk, userns.as_fd())?, fds.collect(), userns.as_fd())?;
     drop(userns);
 
     become_owner(bundle.id_base)?;

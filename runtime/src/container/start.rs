@@ -30,8 +30,9 @@ use crate::{
 /// Starts the container; on success PID 1 runs berth-init and is the caller's child.
 ///
 /// The caller is host root, single-threaded, and lives as long as the container: it moves itself into the shim half of the group, and the
-/// container is killed when it ends. On failure the caller unwinds `undo`.
-pub fn start(bundle: &Bundle, undo: &mut Undo) -> Result<Started> {
+/// container is killed when it ends. `mounts` are those of the bundle's shares, [`MOUNTS_OF_A_SHARE`](super::MOUNTS_OF_A_SHARE) detached
+/// ones for each that is mounted. On failure the caller unwinds `undo`.
+pub fn start(bundle: &Bundle, mounts: Vec<OwnedFd>, undo: &mut Undo) -> Result<Started> {
     let init = sealed_program(&bundle.init)?;
     // The shim half goes when the caller has ended, by its parent's sweep: a group with a process in it cannot be removed.
     let group = bundle.cgroup.clone();
@@ -63,8 +64,9 @@ pub fn start(bundle: &Bundle, undo: &mut Undo) -> Result<Started> {
         },
     )?;
     bundle.cgroup.join(Part::Payload, stage.id())?;
-    send(ours.as_fd(), &ToChild::Bundle(Box::new(bundle.clone())), &[init.as_fd(), init_console.as_fd(), init_channel.as_fd()])?;
-    drop((init_console, init_channel, init));
+    let fds: Vec<BorrowedFd<'_>> = [&init, &init_console, &init_channel].into_iter().chain(&mounts).map(AsFd::as_fd).collect();
+    send(ours.as_fd(), &ToChild::Bundle(Box::new(bundle.clone())), &fds)?;
+    drop((init_console, init_channel, init, mounts));
     serve_stage(bundle, undo, stage, ours.as_fd()).map(|made| Started {
         pid: made.pid,
         pidfd: made.pidfd,

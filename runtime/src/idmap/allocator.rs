@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::COUNT;
+use super::{COUNT, share::GiveBack};
 use crate::{
     durable::replace_file,
     error::{Error, Result, Step},
@@ -24,6 +24,9 @@ pub struct Range {
     pub owner: String,
     /// Milliseconds since the epoch until which nobody else may have it; `None` while it is in use.
     pub quarantined_until: Option<i64>,
+    /// What of it is still to be given back; until then nobody else may have it, however long ago that was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub give_back: Option<GiveBack>,
 }
 
 /// The ranges of one node.
@@ -64,7 +67,7 @@ impl Allocator {
             None => self.free(now_ms)?,
         };
         fault::point("allocate ids")?;
-        let before = self.ranges.insert(base, Range { base, owner: owner.to_owned(), quarantined_until: None });
+        let before = self.ranges.insert(base, Range { base, owner: owner.to_owned(), quarantined_until: None, give_back: None });
         self.save().inspect_err(|_| {
             match before {
                 Some(range) => self.ranges.insert(base, range),
@@ -74,11 +77,24 @@ impl Allocator {
         Ok(base)
     }
 
-    /// Puts the range of `owner` into quarantine; without one: success.
-    pub fn release(&mut self, owner: &str, now_ms: i64, quarantine_ms: i64) -> Result<()> {
+    /// Puts the range of `owner` into quarantine, with what is to be given back of it; without one: success.
+    pub fn release(&mut self, owner: &str, now_ms: i64, quarantine_ms: i64, give_back: Option<GiveBack>) -> Result<()> {
         let Some(range) = self.ranges.values_mut().find(|r| r.owner == owner && r.quarantined_until.is_none()) else { return Ok(()) };
         fault::point("release ids")?;
         range.quarantined_until = Some(now_ms.saturating_add(quarantine_ms));
+        range.give_back = give_back;
+        self.save()
+    }
+
+    /// What is still to be given back.
+    pub fn to_give_back(&self) -> Vec<GiveBack> {
+        self.ranges.values().filter(|r| r.quarantined_until.is_some()).filter_map(|r| r.give_back.clone()).collect()
+    }
+
+    /// It was given back.
+    pub fn given_back(&mut self, done: &GiveBack) -> Result<()> {
+        let Some(range) = self.ranges.get_mut(&done.id_base).filter(|r| r.give_back.as_ref() == Some(done)) else { return Ok(()) };
+        range.give_back = None;
         self.save()
     }
 
@@ -96,7 +112,8 @@ impl Allocator {
         let taken = self.foreign_ids()?;
         let mut base = self.first;
         while base <= self.last - (COUNT - 1) {
-            let held = self.ranges.get(&base).is_some_and(|r| r.quarantined_until.is_none_or(|until| until > now_ms));
+            let waits = |r: &Range| r.give_back.is_some() || r.quarantined_until.is_none_or(|until| until > now_ms);
+            let held = self.ranges.get(&base).is_some_and(waits);
             let end = u64::from(base) + u64::from(COUNT);
             let foreign = taken.iter().any(|&(start, count)| start < end && u64::from(base) < start + count);
             if !held && !foreign {
@@ -174,10 +191,26 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut ids = allocator(dir.path());
         let base = ids.allocate("a", 0).unwrap();
-        ids.release("a", 1000, 500).unwrap();
+        ids.release("a", 1000, 500, None).unwrap();
         let mut ids = allocator(dir.path());
         assert_ne!(ids.allocate("b", 1499).unwrap(), base);
         assert_eq!(ids.allocate("c", 1501).unwrap(), base);
+    }
+
+    #[test]
+    fn i07_a_range_whose_files_are_not_given_back_stays_in_quarantine() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ids = allocator(dir.path());
+        let base = ids.allocate("a", 0).unwrap();
+        let give_back = GiveBack { uid: 7, gid: 7, id_base: base, directories: vec![("/home/a".into(), true)] };
+        ids.release("a", 1000, 500, Some(give_back.clone())).unwrap();
+        let mut ids = allocator(dir.path());
+        assert_eq!(ids.to_give_back(), std::slice::from_ref(&give_back));
+        assert_ne!(ids.allocate("b", 9000).unwrap(), base);
+        ids.given_back(&give_back).unwrap();
+        let mut ids = allocator(dir.path());
+        assert_eq!(ids.to_give_back(), []);
+        assert_eq!(ids.allocate("c", 9000).unwrap(), base);
     }
 
     #[test]

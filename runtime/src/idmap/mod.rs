@@ -1,6 +1,7 @@
 //! Host ids of a berth: exclusive ranges, and the maps of user namespaces and mounts.
 
 mod allocator;
+pub mod share;
 
 use std::{
     fs,
@@ -30,21 +31,36 @@ pub const COUNT: u32 = 65536;
 
 /// Writes the one-line map `0 base 65536` to a process that has just made its user namespace. The caller is host root.
 pub fn write_maps(pid: u32, base: u32) -> Result<()> {
-    for file in ["uid_map", "gid_map"] {
+    let line = format!("0 {base} {COUNT}\n");
+    write_map_texts(pid, &line, &line)
+}
+
+fn write_map_texts(pid: u32, uids: &str, gids: &str) -> Result<()> {
+    for (file, text) in [("uid_map", uids), ("gid_map", gids)] {
         let path = format!("/proc/{pid}/{file}");
-        fs::write(&path, format!("0 {base} {COUNT}\n")).step("write", path)?;
+        fs::write(&path, text).step("write", path)?;
     }
     Ok(())
 }
 
 /// A user namespace with the map `0 base 65536` that nobody lives in, for id-mapped mounts. The caller is single-threaded host root.
 pub fn namespace(base: u32) -> Result<OwnedFd> {
+    let line = format!("0 {base} {COUNT}\n");
+    namespace_with(&line, &line)
+}
+
+/// The same with the maps by which `account` has his own directories inside.
+pub(crate) fn namespace_of(account: &share::Account, base: u32, role: share::As) -> Result<OwnedFd> {
+    namespace_with(&share::text(&account.uid_map(base, role)), &share::text(&account.gid_map(base, role)))
+}
+
+fn namespace_with(uids: &str, gids: &str) -> Result<OwnedFd> {
     match clone_process(CLONE_NEWUSER).step("clone", "a user namespace")? {
         Side::Child => loop {
             nix::unistd::pause();
         },
         Side::Parent(pid) => {
-            let made = write_maps(pid, base).and_then(|()| {
+            let made = write_map_texts(pid, uids, gids).and_then(|()| {
                 let path = format!("/proc/{pid}/ns/user");
                 fs::File::open(&path).map(OwnedFd::from).step("open", path)
             });

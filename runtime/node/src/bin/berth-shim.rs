@@ -1,4 +1,4 @@
-//! The shim of one berth. `berth-node` starts it; the arguments `stage` and `enter` are for the programs of Berth alone.
+//! The shim of one berth. `berth-node` starts it; the arguments `stage`, `enter`, `share` and `give-back` are for the programs of Berth alone.
 #![forbid(unsafe_code)]
 
 use std::{env, io, process::ExitCode};
@@ -7,6 +7,8 @@ fn main() -> ExitCode {
     match env::args().nth(1).as_deref() {
         Some("stage") => berth_runtime::container::stage(),
         Some("enter") => berth_runtime::container::enter(),
+        Some("share") => berth_runtime::share::share(),
+        Some("give-back") => berth_runtime::share::give_back(),
         // For the doctor, which has threads.
         Some("try-idmap") => try_idmap(),
         None => {

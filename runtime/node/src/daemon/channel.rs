@@ -15,6 +15,7 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     SocketAddrUnix, SocketFlags, SocketType, recvmsg, sendmsg,
 };
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::unix::AsyncFd;
 
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
 };
 
 /// Most descriptors in one packet, either way.
-const MAX_DESCRIPTORS: usize = 5;
+const MAX_DESCRIPTORS: usize = 64;
 
 pub(crate) struct Channel {
     socket: AsyncFd<OwnedFd>,
@@ -51,6 +52,11 @@ impl Channel {
     }
 
     pub(crate) async fn send(&self, message: &ToShim, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.send_value(message, descriptors).await
+    }
+
+    /// A message of another program of ours than a running shim.
+    pub(crate) async fn send_value(&self, message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = serde_json::to_vec(message)?;
         if bytes.len() > MAX_MESSAGE {
             return Err(io::Error::other(format!("message of {} bytes, the limit is {MAX_MESSAGE}", bytes.len())));
@@ -66,6 +72,10 @@ impl Channel {
 
     /// The next message; `None` when the shim is gone. Nothing is lost when the wait is given up.
     pub(crate) async fn receive(&self) -> io::Result<Option<(FromShim, Vec<OwnedFd>)>> {
+        self.receive_value().await
+    }
+
+    pub(crate) async fn receive_value<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
         loop {
             let mut ready = self.socket.readable().await?;
             let received = ready.try_io(|socket| {
@@ -90,7 +100,7 @@ fn send_packet(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'
     Ok(())
 }
 
-fn receive_packet(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Option<(FromShim, Vec<OwnedFd>)>> {
+fn receive_packet<T: DeserializeOwned>(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let got = match recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut ancillary, RecvFlags::CMSG_CLOEXEC) {

@@ -11,20 +11,22 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use berth_protocol::{BerthId, Limits};
+use berth_protocol::{BerthId, Limits, OpenTo};
 use berth_runtime::{
     Error,
     cgroup::{self, Group, Hierarchy, Part},
     container, disk,
     error::{Result, Step, chain},
     fault,
-    idmap::Allocator,
+    idmap::{Allocator, share::GiveBack},
     image, net,
     net::nft,
 };
 
 use super::{
-    config::Config,
+    calls::Calls,
+    config::{Config, Reclaim},
+    guards::Guards,
     layout::Layout,
     listener::{self, Listener, gone, make_dir},
     record::{Corrupt, Phase, Record, Records, sync_dir},
@@ -39,8 +41,10 @@ pub(crate) struct Host {
     /// systemd makes the berths' groups, as scopes.
     pub(crate) systemd: bool,
     pub(crate) table: nft::Table,
+    pub(super) guards: Guards,
     pub(crate) records: Records,
     pub(crate) images: image::Store,
+    pub(crate) calls: Calls,
     ranges: Mutex<Allocator>,
 }
 
@@ -52,6 +56,7 @@ pub(crate) struct Remains {
     pub(crate) link: Option<(String, Ipv4Addr)>,
     /// Nothing ever ran with its ids.
     pub(crate) unused: bool,
+    pub(crate) give_back: Option<GiveBack>,
 }
 
 impl Remains {
@@ -62,6 +67,12 @@ impl Remains {
             uid: Some(record.uid),
             link: Some((record.link.clone(), record.address)),
             unused: record.phase == Phase::Creating,
+            give_back: (!record.writable.is_empty()).then(|| GiveBack {
+                uid: record.uid,
+                gid: record.gid,
+                id_base: record.id_base,
+                directories: record.writable.clone(),
+            }),
         }
     }
 }
@@ -107,7 +118,9 @@ impl Host {
         let ranges = Mutex::new(Allocator::open(&layout.ranges(), config.ids.first, config.ids.last)?);
         let images = image::Store::open(&layout.images()).map_err(|e| Error::Invalid(chain(&e)))?;
         images.sweep().map_err(|e| Error::Invalid(chain(&e)))?;
-        let host = Self { config, layout, hierarchy, systemd, table, records, images, ranges };
+        let calls = Calls::open(layout.spools()).step("read", layout.spools().display())?;
+        let guards = Guards::default();
+        let host = Self { config, layout, hierarchy, systemd, table, guards, records, images, calls, ranges };
         host.make_group_parent()?;
         Ok(host)
     }
@@ -116,15 +129,17 @@ impl Host {
     pub(crate) fn install_network(&mut self, records: &[Record], corrupt: &[Corrupt]) -> Result<()> {
         self.table.forwarding_is_ours = net::forwarding::enable(&self.layout.forwarding())?;
         let mut entries: Vec<nft::Entry> =
-            records.iter().filter(|r| r.phase == Phase::Present).map(|r| entry(&r.link, r.address, r.uid)).collect();
+            records.iter().filter(|r| r.phase == Phase::Present).map(entry).collect();
         for found in corrupt {
             if let (Some(index), Some(uid)) = (found.index, found.uid)
                 && let Ok((link, address)) = self.link(index)
             {
-                entries.push(entry(&link, address, uid));
+                let shim = found.id.and_then(|id| self.id_base(id));
+                entries.push(nft::Entry { link, address, owner: uid, shim, open: false });
             }
         }
-        self.table.install(&entries)
+        let guards = self.standing_guards(records)?;
+        self.table.install(&entries, &guards)
     }
 
     /// Name and address of the `index`-th link.
@@ -165,8 +180,30 @@ impl Host {
         Group { hierarchy: self.hierarchy.clone(), path: self.group_parent().join(self.group_name(id)) }
     }
 
+    /// Whether memory of sleeping berths is to be taken back.
+    pub(crate) fn reclaims(&self) -> bool {
+        match self.config.sleep.reclaim {
+            Reclaim::Auto => cgroup::swap_exists(),
+            Reclaim::Never => false,
+            Reclaim::Always => true,
+        }
+    }
+
     pub(crate) fn ranges(&self) -> MutexGuard<'_, Allocator> {
         self.ranges.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn to_give_back(&self) -> Vec<GiveBack> {
+        self.ranges().to_give_back()
+    }
+
+    pub(crate) fn given_back(&self, done: &GiveBack) -> Result<()> {
+        self.ranges().given_back(done)
+    }
+
+    /// The inner OCI-runtime wrapper, where every berth can be given a clone of it.
+    pub(crate) fn install_wrapper(&self) -> Result<()> {
+        container::install_wrapper(&self.layout.inner(), &self.layout.wrapper_program()).map(drop)
     }
 
     /// Makes everything of a new berth but its running. On failure nothing is left, unless the error says what; then the record is left
@@ -193,13 +230,19 @@ impl Host {
         fault::point("make log directory")?;
         make_dir(&self.layout.log_dir(record.id), 0o700)?;
         fault::point("add to nft table")?;
-        self.table.add(&entry(&record.link, record.address, record.uid))?;
+        self.table.add(&entry(record))?;
         let listener = Listener::bind(&self.layout, record)?;
         record.phase = Phase::Present;
         let saved = self.records.save(record);
         // The record counts from its rename on: what follows must see one truth.
         saved.inspect_err(|_| record.phase = Phase::Creating)?;
         Ok(listener)
+    }
+
+    /// The range of a berth, whatever its record says.
+    fn id_base(&self, id: BerthId) -> Option<u32> {
+        let owner = id.to_string();
+        self.ranges().ranges().find(|r| r.owner == owner && r.quarantined_until.is_none()).map(|r| r.base)
     }
 
     /// Ends and removes what runs of a berth that no shim stands by.
@@ -209,16 +252,20 @@ impl Host {
 
     /// Takes a berth away, record last. Gone already is success, at each step.
     pub(crate) fn dismantle(&self, remains: &Remains) -> Result<()> {
-        let Remains { id, user, uid, link, unused } = remains;
+        let Remains { id, user, uid, link, unused, give_back } = remains;
         let layout = &self.layout;
         fault::point("sweep")?;
         match link {
             Some((link, _)) => self.sweep(*id, link)?,
             None => end_group(&self.group(*id))?,
         }
+        if let Some(shim) = self.id_base(*id) {
+            self.guard(shim, &[])?;
+        }
         if let (Some((link, address)), Some(uid)) = (link, uid) {
             fault::point("remove from nft table")?;
-            self.table.remove(&entry(link, *address, *uid))?;
+            let shim = self.id_base(*id);
+            self.table.remove(&nft::Entry { link: link.clone(), address: *address, owner: *uid, shim, open: false })?;
         }
         if let Some(uid) = uid {
             listener::remove(layout, *uid, user.as_deref())?;
@@ -231,8 +278,9 @@ impl Host {
             fault::point(step)?;
             gone(fs::remove_dir_all(&dir)).step("remove", dir.display())?;
         }
+        self.calls.orphan(*id);
         let quarantine = if *unused { 0 } else { i64::from(self.config.ids.quarantine_days) * DAY_MS };
-        self.ranges().release(&id.to_string(), now_ms(), quarantine)?;
+        self.ranges().release(&id.to_string(), now_ms(), quarantine, give_back.clone())?;
         self.records.remove(*id)
     }
 }
@@ -246,8 +294,9 @@ pub(crate) fn end_group(group: &Group) -> Result<()> {
     group.remove()
 }
 
-pub(crate) fn entry(link: &str, address: Ipv4Addr, owner: u32) -> nft::Entry {
-    nft::Entry { link: link.to_owned(), address, owner }
+fn entry(record: &Record) -> nft::Entry {
+    let open = record.policy.ports.open_to == OpenTo::Host;
+    nft::Entry { link: record.link.clone(), address: record.address, owner: record.uid, shim: Some(record.id_base), open }
 }
 
 /// The pool is kept: berths that run have their addresses from it.

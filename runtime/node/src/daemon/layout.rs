@@ -117,10 +117,6 @@ impl Layout {
         self.node_dir().join("calls")
     }
 
-    pub(crate) fn calls(&self, id: BerthId) -> PathBuf {
-        self.spools().join(format!("{id}.jsonl"))
-    }
-
     pub(crate) fn images(&self) -> PathBuf {
         self.state.join("images")
     }
@@ -143,6 +139,16 @@ impl Layout {
 
     pub(crate) fn shim_program(&self) -> PathBuf {
         self.programs.join("berth-shim")
+    }
+
+    /// Program inside of which every berth sees a clone as its `runc`.
+    pub(crate) fn wrapper_program(&self) -> PathBuf {
+        self.programs.join("berth-runc")
+    }
+
+    /// Mount point of the file system that holds it, see `container::install_wrapper`.
+    pub(crate) fn inner(&self) -> PathBuf {
+        self.run.join("inner")
     }
 
     pub(crate) fn init_program(&self) -> PathBuf {

@@ -9,10 +9,13 @@
 mod adopt;
 mod apparmor;
 mod berth;
+mod calls;
 mod channel;
 pub mod config;
 mod doctor;
 mod exec;
+mod guards;
+mod give_back;
 mod host;
 mod http;
 mod images;
@@ -23,6 +26,7 @@ mod node;
 mod nss;
 mod record;
 mod refusal;
+mod share;
 pub mod teardown;
 
 use std::{
@@ -100,6 +104,7 @@ pub async fn run(config: Config) -> Result<()> {
     let server = server_account(&node)?;
     place_server_dir(&node, server)?;
     take_up(&node).await;
+    node.owners.spawn(give_back::serve(Arc::clone(&node)));
     let socket = NodeSocket::bind(&node, server).context("cannot bind node.sock")?;
     tracing::info!(socket = %node.host.layout.node_socket().display(), "ready");
     let _ = sd_notify::notify(&[NotifyState::Ready]);
@@ -135,6 +140,11 @@ fn prepare(config: Config, layout: Layout) -> Result<Arc<Node>> {
     if let Err(error) = apparmor::load(&host.config) {
         // Berths do not start without it; doctor says so too.
         tracing::error!(error = chain(&error), "the AppArmor profile is not loaded");
+    }
+    host.calls.retain(&records.iter().map(|r| r.id).chain(corrupt.iter().filter_map(|c| c.id)).collect());
+    if let Err(error) = host.install_wrapper() {
+        // Inner containers then run without it: those of the user's own id cannot write in his home.
+        tracing::error!(error = chain(&error), "no wrapper for the inner runc");
     }
     adopt::remove_strays(&host, &Known::new(&records, &corrupt));
     Ok(Node::new(host, corrupt))

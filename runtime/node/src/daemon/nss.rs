@@ -1,10 +1,10 @@
 //! Host accounts, as the host's name service knows them. The server names a user; everything else about him is looked up here.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{ffi::CString, fs, sync::Arc, time::Duration};
 
 use axum::http::StatusCode;
 use berth_protocol::HostUser;
-use nix::unistd::User;
+use nix::unistd::{Gid, User, getgrouplist};
 use tokio::sync::Semaphore;
 
 use super::{config::Ids, refusal::Refusal};
@@ -13,6 +13,10 @@ use super::{config::Ids, refusal::Refusal};
 pub(crate) const MAX_NAME: usize = 64;
 /// A directory service that does not answer within this is out of order.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// A berth starts without its user's groups rather than late.
+const GROUPS_DEADLINE: Duration = Duration::from_secs(1);
+/// More groups than any directory should give.
+const MOST_GROUPS: usize = 4096;
 /// A look-up cannot be cancelled; more than this many stuck ones are not piled up.
 const AT_ONCE: usize = 8;
 
@@ -75,6 +79,24 @@ impl Accounts {
             gid: found.gid.as_raw(),
             home: found.dir.to_string_lossy().into_owned(),
         })
+    }
+
+    /// Gids of all groups of the account `name`, its primary group `gid` included; an error is a sentence.
+    pub(crate) async fn groups(&self, name: &str, gid: u32) -> Result<Vec<u32>, String> {
+        let look = async {
+            let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|e| e.to_string())?;
+            let name = CString::new(name).map_err(|e| e.to_string())?;
+            let found = tokio::task::spawn_blocking(move || {
+                let found = getgrouplist(&name, Gid::from_raw(gid));
+                drop(slot);
+                found
+            });
+            found.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+        };
+        match tokio::time::timeout(GROUPS_DEADLINE, look).await {
+            Err(_) => Err(format!("the name service did not answer within {} s", GROUPS_DEADLINE.as_secs())),
+            Ok(found) => Ok(found?.into_iter().map(Gid::as_raw).take(MOST_GROUPS).collect()),
+        }
     }
 
     /// Whether `user` may have a berth at all.

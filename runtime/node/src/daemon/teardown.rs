@@ -15,6 +15,7 @@ use super::{
     Lock, adopt, apparmor,
     channel::Channel,
     config::Config,
+    give_back,
     host::{Host, Remains, end_group},
     layout::Layout,
     listener::gone,
@@ -48,13 +49,22 @@ fn remove(host: &Host, records: &[Record], corrupt: &[Corrupt]) -> Result<()> {
     let known = records.iter().map(Remains::of);
     let guessed = corrupt.iter().filter_map(|c| {
         let link = c.index.and_then(|i| host.link(i).ok());
-        Some(Remains { id: c.id?, user: c.user.clone(), uid: c.uid, link, unused: false })
+        Some(Remains { id: c.id?, user: c.user.clone(), uid: c.uid, link, unused: false, give_back: None })
     });
     for remains in known.chain(guessed) {
         let name = remains.user.clone().unwrap_or_else(|| remains.id.to_string());
         match host.dismantle(&remains) {
             Ok(()) => eprintln!("removed the berth of {name}"),
             Err(error) => problems.push(format!("the berth of {name}: {}", chain(&error))),
+        }
+    }
+    // The file of ranges goes too: what is not given back now never is.
+    let runtime = tokio::runtime::Handle::current();
+    for wanted in host.to_give_back() {
+        if !runtime.block_on(give_back::one(host, &wanted)) {
+            let places: Vec<String> = wanted.directories.iter().map(|(path, _)| path.display().to_string()).collect();
+            let last = wanted.id_base + (berth_runtime::idmap::COUNT - 1);
+            problems.push(format!("files of ids {}–{last} in {}: see the lines above", wanted.id_base, places.join(", ")));
         }
     }
     let mut note = |what: &str, done: berth_runtime::error::Result<()>| {
@@ -76,6 +86,7 @@ fn remove(host: &Host, records: &[Record], corrupt: &[Corrupt]) -> Result<()> {
     } else {
         note("forwarding", net::forwarding::restore(&host.layout.forwarding()));
     }
+    note("wrapper of runc", berth_runtime::container::remove_wrapper(&host.layout.inner()));
     note("AppArmor profile", apparmor::unload(&host.config));
     remove_group_parent(host);
     remove_files(&host.layout, &mut problems);

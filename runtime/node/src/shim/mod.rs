@@ -12,12 +12,14 @@
 //! ```
 
 mod answer;
+mod calls;
 mod channel;
 mod console;
 mod control;
 mod copy;
 mod dns;
 mod docker;
+mod http;
 mod inner;
 mod life;
 mod packet;
@@ -27,11 +29,13 @@ mod proxy;
 mod scratch;
 mod sleep;
 mod state;
+mod tap;
 mod usage;
 
 use std::{
     fs::File,
     io::{self, Write},
+    mem,
     os::fd::{AsFd, OwnedFd},
     process::ExitCode,
     sync::Arc,
@@ -56,10 +60,11 @@ use tokio::{runtime, sync::watch, time::timeout};
 use tokio_util::task::TaskTracker;
 
 use self::{
+    calls::Calls,
     control::Control,
     inner::Inner,
     life::Init,
-    proxy::{Hold, Proxy},
+    proxy::{Hold, Parts, Proxy},
     sleep::Sleeper,
     state::{State, now_ms},
 };
@@ -83,13 +88,15 @@ struct Handed {
     older_console: File,
     exit_record: File,
     calls: File,
+    /// Mounts of the bundle's shares.
+    mounts: Vec<OwnedFd>,
 }
 
 /// The whole life of a shim.
 pub fn run() -> ExitCode {
     // Out of the node's session: a terminal that closes, or its Ctrl-C, is for the daemon. Fails where it leads one already.
     let _ = rustix::process::setsid();
-    let (node, start, handed) = match receive_start() {
+    let (node, start, mut handed) = match receive_start() {
         Ok(received) => received,
         Err(error) => {
             tracing::error!(%error, "no start message on standard input; berth-node starts this program, nobody else does");
@@ -97,7 +104,7 @@ pub fn run() -> ExitCode {
         }
     };
     let started = match start.version {
-        VERSION => start_berth(&start),
+        VERSION => start_berth(&start, mem::take(&mut handed.mounts)),
         other => Err(format!("node and shim are of different versions ({other} and {VERSION}); install both from one release")),
     };
     let ended = match started {
@@ -124,21 +131,22 @@ fn receive_start() -> io::Result<(OwnedFd, Start, Handed)> {
     dup2_stdin(&null)?;
     dup2_stdout(&null)?;
     let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what);
-    let (message, descriptors) =
+    let (message, mut descriptors) =
         packet::receive(&node, &mut vec![0; MAX_MESSAGE])?.ok_or_else(|| invalid("the node closed the connection"))?;
     let ToShim::Start(start) = message else { return Err(invalid("the first message is not a start")) };
+    let mounts = descriptors.split_off(descriptors.len().min(6));
     let Ok([user, control, console, older, exit, calls]) = <[OwnedFd; 6]>::try_from(descriptors) else {
-        return Err(invalid("the start message comes with six descriptors"));
+        return Err(invalid("the start message comes with six descriptors and those of the shares"));
     };
     let handed =
-        Handed { user, control, console: console.into(), older_console: older.into(), exit_record: exit.into(), calls: calls.into() };
+        Handed { user, control, console: console.into(), older_console: older.into(), exit_record: exit.into(), calls: calls.into(), mounts };
     Ok((node, *start, handed))
 }
 
 /// Starts the container and gives up every right. After an error nothing is left, or the error says what.
-fn start_berth(start: &Start) -> Result<(Started, Freezer), String> {
+fn start_berth(start: &Start, mounts: Vec<OwnedFd>) -> Result<(Started, Freezer), String> {
     let mut undo = Undo::new();
-    let started = container::start(&start.bundle, &mut undo).and_then(|started| {
+    let started = container::start(&start.bundle, mounts, &mut undo).and_then(|started| {
         raise_descriptor_limit();
         let freezer = start.bundle.cgroup.freezer()?;
         container::confine(start.bundle.id_base)?;
@@ -153,7 +161,7 @@ fn start_berth(start: &Start) -> Result<(Started, Freezer), String> {
     }
 }
 
-/// As many descriptors as the hard limit allows: each connection takes two.
+/// As many descriptors as the hard limit allows: each connection takes two, and two more once a receiver had no room.
 fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
@@ -162,7 +170,7 @@ fn raise_descriptor_limit() {
 /// Connections that fit below the descriptor limit, at most `wanted`.
 fn connection_limit(wanted: u32) -> usize {
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    usize::try_from(u64::from(wanted).min(descriptors.saturating_sub(OWN_DESCRIPTORS) / 2).max(1)).unwrap_or(usize::MAX)
+    usize::try_from(u64::from(wanted).min(descriptors.saturating_sub(OWN_DESCRIPTORS) / 4).max(1)).unwrap_or(usize::MAX)
 }
 
 fn live(node: OwnedFd, start: Start, handed: Handed, (started, freezer): (Started, Freezer)) -> io::Result<()> {
@@ -171,8 +179,10 @@ fn live(node: OwnedFd, start: Start, handed: Handed, (started, freezer): (Starte
     }
     let first_id = start.bundle.id_base;
     let link = start.bundle.net;
-    let Start { owner, dns, max_connections, ports, idle, .. } = start;
-    let berth = Berth { node, owner, dns, limit: connection_limit(max_connections), first_id, handed, started, freezer, ports, idle, link };
+    let Start { owner, dns, max_connections, ports, idle, covers, calls_taken, .. } = start;
+    let calls = Arc::new(Calls::open(handed.calls.try_clone()?, owner.clone(), calls_taken)?);
+    let limit = connection_limit(max_connections);
+    let berth = Berth { node, owner, dns, limit, first_id, handed, started, freezer, ports, idle, link, covers, calls };
     runtime::Builder::new_current_thread().enable_all().build()?.block_on(berth.live())
 }
 
@@ -189,16 +199,25 @@ struct Berth {
     ports: Ports,
     idle: Idle,
     link: Link,
+    covers: Vec<http::Cover>,
+    calls: Arc<Calls>,
 }
 
 impl Berth {
     async fn live(self) -> io::Result<()> {
-        let Self { node, owner, dns, limit, first_id, handed, started, freezer, ports, idle, link } = self;
+        let Self { node, owner, dns, limit, first_id, handed, started, freezer, ports, idle, link, covers, calls } = self;
         let state = Arc::new(State::new());
         let sleeper = Arc::new(Sleeper::new(Arc::clone(&state), &owner.name, freezer, idle));
         let inner = Arc::new(Inner { root: started.root, ids: first_id..=first_id + (idmap::COUNT - 1) });
         let owner_uid = owner.uid;
-        let proxy = Arc::new(Proxy::new(owner, Arc::clone(&inner), Arc::clone(&state), limit, Hold::default()));
+        let parts = Parts {
+            inner: Arc::clone(&inner),
+            state: Arc::clone(&state),
+            sleeper: Arc::clone(&sleeper),
+            calls: Arc::clone(&calls),
+            covers,
+        };
+        let proxy = Arc::new(Proxy::new(owner, parts, limit, Hold::default()));
         let control = Arc::new(Control {
             state: Arc::clone(&state),
             proxy: Arc::clone(&proxy),
@@ -232,6 +251,11 @@ impl Berth {
         let reported = Arc::clone(&state);
         tokio::spawn(async move { reported.report_engine().await });
 
+        let (spool, told) = (Arc::clone(&calls), Arc::clone(&state));
+        tokio::spawn(async move { spool.report(&told).await });
+        let spool = Arc::clone(&calls);
+        tokio::spawn(async move { spool.sync_for_ever().await });
+
         let watched = Arc::clone(&sleeper);
         tokio::spawn(async move { watched.watch_over().await });
         tokio::spawn(life::serve_signals(started.pid, Arc::clone(&state)));
@@ -239,6 +263,11 @@ impl Berth {
 
         proxy.connections.close();
         let _ = timeout(DRAIN, proxy.connections.wait()).await;
+        // What is open now is cut, and written down as that.
+        proxy.cut.cancel();
+        let _ = timeout(FAREWELL, proxy.connections.wait()).await;
+        let _ = timeout(FAREWELL, calls.sync()).await;
+        state.tell(Event::Calls { end: calls.end() });
         let _ = timeout(FAREWELL, console).await;
         if let Err(error) = write_record(handed.exit_record, &status, state.stopping()) {
             tracing::error!(%error, "the exit record was not written");

@@ -12,8 +12,8 @@ use rustix::net::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-/// Most descriptors that ride with one message.
-const MOST_DESCRIPTORS: usize = 8;
+/// Most descriptors that ride with one message: three mounts for each of sixteen shares, and a few more.
+const MOST_DESCRIPTORS: usize = 64;
 
 /// Sends one message whole, or fails; `WouldBlock` when the other side does not read.
 pub(crate) fn send(socket: impl AsFd, message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {

@@ -28,6 +28,7 @@ use crate::{
         host::{Host, group_limits},
         listener::{Listener, gone, make_dir},
         record::Record,
+        share::Shared,
     },
     link::{Owner, Start, ToShim, VERSION},
 };
@@ -44,6 +45,18 @@ pub(super) struct Prepared {
     older: File,
     exit: File,
     calls: File,
+    mounts: Vec<OwnedFd>,
+}
+
+impl Prepared {
+    /// Adds what the berth gets of the host's directories.
+    pub(super) fn share(&mut self, shared: Shared) {
+        let Shared { shares, mounts, covers, facts, .. } = shared;
+        self.start.bundle.shares = shares;
+        self.start.bundle.files.push(facts);
+        self.start.covers = covers;
+        self.mounts = mounts;
+    }
 }
 
 /// Makes what lies on the host for one run; what a former run left there is removed first.
@@ -59,16 +72,17 @@ pub(super) fn prepare(host: &Host, record: &Record) -> Result<Prepared> {
     fault::point("open logs")?;
     let exit = layout.exit_record(record.id);
     gone(fs::remove_file(&exit)).step("remove", exit.display())?;
+    let (calls, calls_taken) = host.calls.begin(record.id).step("open", layout.spools().display())?;
     let start = Start {
         version: VERSION,
         bundle,
         owner: Owner { name: record.user.clone(), uid: record.uid, gid: record.gid },
         dns: host.config.network.dns.clone(),
         max_connections: MAX_CONNECTIONS,
-        ports: berth_protocol::Ports::default(),
-        idle: berth_protocol::Idle::default(),
+        ports: record.policy.ports,
+        idle: record.policy.idle,
         covers: Vec::new(),
-        calls_taken: 0,
+        calls_taken,
     };
     Ok(Prepared {
         start,
@@ -76,7 +90,8 @@ pub(super) fn prepare(host: &Host, record: &Record) -> Result<Prepared> {
         console: open(&layout.console(record.id))?,
         older: open(&layout.older_console(record.id))?,
         exit: open(&exit)?,
-        calls: open(&layout.calls(record.id))?,
+        calls,
+        mounts: Vec::new(),
     })
 }
 
@@ -103,6 +118,8 @@ fn bundle(host: &Host, record: &Record) -> Result<Bundle> {
         net: net::Link { name: record.link.clone(), address: record.address },
         files: vec![("/etc/resolv.conf".into(), spec::resolv_conf(net::DNS_ADDRESS))],
         init: host.layout.init_program(),
+        shares: Vec::new(),
+        runc: Some(host.layout.inner().join("runc")).filter(|file| file.is_file()),
         apparmor: apparmor::profile(&host.config),
     })
 }
@@ -161,8 +178,9 @@ pub(super) fn shim(host: &Host, id: BerthId, prepared: &Prepared, theirs: OwnedF
 
 /// Gives the shim its orders, once.
 pub(super) async fn send(channel: &Channel, listener: &Listener, prepared: Prepared) -> io::Result<()> {
-    let Prepared { start, control, console, older, exit, calls } = prepared;
-    let descriptors = [listener.as_fd(), control.as_fd(), console.as_fd(), older.as_fd(), exit.as_fd(), calls.as_fd()];
+    let Prepared { start, control, console, older, exit, calls, mounts } = prepared;
+    let mut descriptors = vec![listener.as_fd(), control.as_fd(), console.as_fd(), older.as_fd(), exit.as_fd(), calls.as_fd()];
+    descriptors.extend(mounts.iter().map(AsFd::as_fd));
     channel.send(&ToShim::Start(Box::new(start)), &descriptors).await
 }
 

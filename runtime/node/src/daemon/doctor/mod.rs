@@ -108,13 +108,13 @@ fn program(name: &str, arguments: &[&str], package: &str, else_what: &str) -> Ch
 
 fn own_programs(node: &Node) -> Check {
     let layout = &node.host.layout;
-    let missing: Vec<String> = [layout.shim_program(), layout.init_program()]
+    let missing: Vec<String> = [layout.shim_program(), layout.init_program(), layout.wrapper_program()]
         .iter()
         .filter(|p| rustix::fs::access(p.as_path(), rustix::fs::Access::EXEC_OK).is_err())
         .map(|p| p.display().to_string())
         .collect();
     match missing.as_slice() {
-        [] => ok("programs", format!("berth-shim and berth-init are in {}", layout.programs.display())),
+        [] => ok("programs", format!("berth-shim, berth-init and berth-runc are in {}", layout.programs.display())),
         missing => failed(
             "programs",
             format!("not there or not executable: {}", missing.join(", ")),

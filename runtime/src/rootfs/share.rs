@@ -1,0 +1,101 @@
+//! Directories of the host at their own path inside, and what stands in the place of those that cannot be there.
+
+use std::{
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{CWD, Mode, OFlags, fchmod, openat2},
+    mount::MountAttrFlags,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    clone_tree,
+    enter::{attach, attach_to, existing_directory, inside},
+    new_mount,
+};
+use crate::error::{Error, Result, Step, chain};
+
+/// A directory of the host, seen inside at the same path. Shares come with the shallower path first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    pub path: PathBuf,
+    /// Three detached mounts come beside (see [`crate::share`]); else an empty read-only cover stands there.
+    pub mounted: bool,
+}
+
+/// The user as root; the user as himself with his own group; the user as himself with root's group.
+pub const MOUNTS_OF_A_SHARE: usize = 3;
+
+/// Below this, `<n>/own` and `<n>/root` are the second and third mount of the n-th share, for inner containers that run as the user.
+const AS_USER: &str = "run/berth/as-user";
+const COVER: &str = "cover";
+
+fn slot(index: usize, which: usize) -> String {
+    format!("share{index}.{which}")
+}
+
+/// What the stage is to hold: names and detached mounts.
+pub(super) fn parts(shares: &[Share], mounts: Vec<OwnedFd>) -> Result<Vec<(String, OwnedFd)>> {
+    let wanted = shares.iter().filter(|s| s.mounted).count() * MOUNTS_OF_A_SHARE;
+    if mounts.len() != wanted {
+        return Err(Error::Invalid(format!("{} mounts came for shares that need {wanted}", mounts.len())));
+    }
+    let names = shares.iter().enumerate().filter(|(_, s)| s.mounted);
+    let names = names.flat_map(|(index, _)| (0..MOUNTS_OF_A_SHARE).map(move |which| slot(index, which)));
+    let mut parts: Vec<(String, OwnedFd)> = names.zip(mounts).collect();
+    if shares.iter().any(|s| !s.mounted) {
+        parts.push((COVER.to_owned(), cover()?));
+    }
+    Ok(parts)
+}
+
+/// An empty directory in which nothing can be made: whoever tries hears it at once (EROFS).
+fn cover() -> Result<OwnedFd> {
+    let cover = new_mount("tmpfs", &[("mode", "0555"), ("size", "4k"), ("nr_inodes", "2")], MountAttrFlags::empty())?;
+    use berth_sys::mount::{NODEV, NOEXEC, NOSUID, RDONLY, set_attributes};
+    set_attributes(cover.as_fd(), RDONLY | NOSUID | NODEV | NOEXEC, None).step("make read-only", "a cover")?;
+    Ok(cover)
+}
+
+/// Attaches clones of what the stage holds. What a tenant's own files keep from its place is said and left out: the berth starts.
+pub(super) fn enter(shares: &[Share], root: BorrowedFd<'_>) -> Result<()> {
+    for (index, share) in shares.iter().enumerate() {
+        if let Err(error) = place(shares, index, root) {
+            eprintln!("berth: {} is not in the berth: {}", share.path.display(), chain(&error));
+        }
+    }
+    if shares.iter().any(|s| s.mounted) {
+        // The user's own files with the user's own ids: a way for runc, and for nobody else inside.
+        let dir = openat2(root, AS_USER, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), inside());
+        if let Ok(dir) = dir {
+            fchmod(&dir, Mode::from_raw_mode(0o700)).step("close", AS_USER)?;
+        }
+    }
+    Ok(())
+}
+
+fn place(shares: &[Share], index: usize, root: BorrowedFd<'_>) -> Result<()> {
+    let share = &shares[index];
+    let clone = |name: String| clone_tree(CWD, &Path::new("/").join(name));
+    let tree = clone(if share.mounted { slot(index, 0) } else { COVER.to_owned() })?;
+    // Below another share its directory is the host's: there nothing is made.
+    let nested = shares[..index].iter().any(|outer| share.path.starts_with(&outer.path));
+    if nested {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let target = openat2(root, &share.path, flags, Mode::empty(), inside()).step("open", share.path.display())?;
+        attach_to(tree.as_fd(), target.as_fd(), &share.path)?;
+    } else {
+        attach(tree.as_fd(), root, &share.path)?;
+    }
+    if share.mounted {
+        for (which, name) in [(1, "own"), (2, "root")] {
+            let path = Path::new(AS_USER).join(index.to_string()).join(name);
+            let target = existing_directory(root, &path)?;
+            attach_to(clone(slot(index, which))?.as_fd(), target.as_fd(), &path)?;
+        }
+    }
+    Ok(())
+}
