@@ -97,10 +97,12 @@ pub fn access(role: Role, operation: Operation) -> Access {
             Role::Operator | Role::Auditor | Role::User => Access::Own,
         },
         // Nobody frees himself.
-        O::CreateBerth | O::ChangeBerth | O::DeleteBerth | O::SuspendBerth | O::ResumeBerth | O::SuspendBerths | O::ResumeBerths => match role {
-            Role::Admin | Role::Operator => Access::All,
-            Role::Auditor | Role::User => Access::None,
-        },
+        O::CreateBerth | O::ChangeBerth | O::DeleteBerth | O::SuspendBerth | O::ResumeBerth | O::SuspendBerths | O::ResumeBerths => {
+            match role {
+                Role::Admin | Role::Operator => Access::All,
+                Role::Auditor | Role::User => Access::None,
+            }
+        }
         O::ListProfiles | O::ShowProfile | O::ListImages | O::ShowNode | O::RunDoctor => match role {
             Role::Admin | Role::Operator | Role::Auditor => Access::All,
             Role::User => Access::None,

@@ -107,7 +107,14 @@ async fn from_assign_to_delete() {
 
     let shown = berth.run(&["show", "alice", "--json"]).await.json();
     assert_eq!((shown["state"].as_str(), shown["limits"]["memory_bytes"].as_u64()), (Some("running"), Some(4 << 30)));
-    assert!(berth.run(&["show", "alice"]).await.ok().contains("socket    /run/berth/users/1005/docker.sock"));
+    assert!(
+        berth
+            .run(&["show", "alice"])
+            .await
+            .ok()
+            .lines()
+            .any(|line| line.starts_with("socket ") && line.ends_with(" /run/berth/users/1005/docker.sock"))
+    );
     assert_eq!(berth.run(&["env", "alice"]).await.ok(), "export DOCKER_HOST=unix:///run/berth/users/1005/docker.sock\n");
     let fish = berth.run(&["env", "alice", "--shell", "fish"]).await.ok();
     assert_eq!(fish, "set -gx DOCKER_HOST unix:///run/berth/users/1005/docker.sock\n");
@@ -198,6 +205,94 @@ async fn exec_passes_input_output_and_status_on() {
     assert_eq!(berth.run(&["logs", "alice", "--tail", "5"]).await.ok(), "tail Some(\"5\") follow Some(\"false\")\n");
 }
 
+#[tokio::test]
+async fn suspend_and_resume_one_and_all() {
+    let server = Server::start().await;
+    let berth = Berth(server.listen_as(ROOT));
+    for user in ["alice", "bob"] {
+        berth.run(&["assign", user]).await.ok();
+    }
+    assert_eq!(berth.run(&["suspend", "alice"]).await.code, 2, "a reason is needed");
+    assert_eq!(berth.run(&["suspend", "--reason", "x"]).await.code, 2, "somebody must be named");
+    assert_eq!(berth.run(&["suspend", "alice", "--all", "--reason", "x"]).await.code, 2);
+    assert_eq!(berth.run(&["suspend", "alice", "--reason", "mining"]).await.ok(), "The berth of alice is suspended.\n");
+    let shown = berth.run(&["show", "alice"]).await.ok();
+    assert!(shown.contains("suspended by root for ") && shown.contains(": mining\n"), "{shown}");
+    let ran = berth.run(&["start", "alice"]).await;
+    assert_eq!((ran.code, ran.err.contains("mining"), ran.err.contains("berth resume alice")), (5, true, true), "{}", ran.err);
+    let said = berth.run(&["suspend", "--all", "--reason", "maintenance"]).await.ok();
+    assert_eq!(said, "1 berth suspended; 1 needed no change.\n");
+    assert_eq!(berth.run(&["resume", "alice"]).await.ok(), "The berth of alice is as it was.\n");
+    let done = berth.run(&["resume", "--all", "--json"]).await.json();
+    assert_eq!((done["operations"][0]["kind"].as_str(), done["unchanged"].as_u64()), (Some("berth_resume"), Some(1)));
+    assert_eq!(berth.run(&["resume", "alice"]).await.code, 5);
+}
+
+#[tokio::test]
+async fn a_profile_says_how_its_berths_join_the_host() {
+    let server = Server::start().await;
+    let berth = Berth(server.listen_as(ROOT));
+    let line = ["profile", "create", "lab", "--home", "ro", "--path", "/data:ro", "--path", "/srv", "--ports", "8000-8999"];
+    berth.run(&line).await.ok();
+    berth.run(&["profile", "set", "lab", "--ports-open-to", "host", "--freeze-after", "90s", "--stop-after", "never"]).await.ok();
+    let shown = berth.run(&["profile", "show", "lab"]).await.ok();
+    for part in [
+        "read only; further: /data (read only), /srv\n",
+        "8000-8999 at 127.0.0.1, open to every account of the host\n",
+        "frozen after 90s, stopped after never\n",
+    ] {
+        assert!(shown.contains(part), "{shown}");
+    }
+    let policy = berth.run(&["profile", "set", "lab", "--no-paths", "--ports", "none", "--json"]).await.json()["policy"].clone();
+    assert_eq!((&policy["paths"], &policy["ports"], &policy["home"]), (&serde_json::json!([]), &Value::Null, &serde_json::json!("ro")));
+    let list = berth.run(&["profile", "list"]).await.ok();
+    assert!(list.lines().any(|line| line.starts_with("lab") && line.contains("90s") && line.contains("never")), "{list}");
+    for bad in [["--path", "data"], ["--ports", "80-90"], ["--freeze-after", "5s"]] {
+        let ran = berth.run(&["profile", "set", "lab", bad[0], bad[1]]).await;
+        assert_eq!((ran.code, ran.err.contains("hint: ")), (5, true), "{bad:?}: {}", ran.err);
+    }
+    assert_eq!(berth.run(&["profile", "set", "lab", "--freeze-after", "soon"]).await.code, 2);
+}
+
+#[tokio::test]
+async fn a_berth_says_why_it_sleeps_and_where_its_ports_are() {
+    use berth_protocol::{HostPort, PublishedPort, Sleep, State};
+    let server = Server::start().await;
+    let berth = Berth(server.listen_as(ROOT));
+    berth.run(&["assign", "alice"]).await.ok();
+    let port = |port, host| PublishedPort { protocol: "tcp".to_owned(), port, container: "we\u{1b}b".to_owned(), container_port: 80, host };
+    server.node.change("alice", |status| {
+        status.state = State::Frozen;
+        status.sleep = Some(Sleep { since: 1, reason: "nobody used it for 15 minutes".to_owned() });
+        status.running_containers = Some(0);
+        status.last_used_at = Some(1);
+        status.ports = vec![
+            port(8080, HostPort::Open),
+            port(8081, HostPort::Pending),
+            port(8082, HostPort::Taken { detail: "another program has it".to_owned() }),
+            port(8083, HostPort::NotAllowed { detail: "the profile allows none".to_owned() }),
+        ];
+        let condition = berth_protocol::Condition { kind: "PendingRestart".to_owned(), message: "later".to_owned(), since: 1 };
+        status.conditions.push(condition);
+    });
+    server.until("/api/v1/berths/alice", |berth| berth["state"] == "frozen").await;
+    let shown = berth.run(&["show", "alice"]).await.ok();
+    let table: Vec<Vec<&str>> =
+        shown.lines().skip_while(|line| !line.starts_with("PORT")).map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(table[1], ["8080/tcp", "we\u{fffd}b:80", "open"], "{shown}");
+    for part in [
+        " days: nobody used it for 15 minutes\n",
+        "containers  0 running\n",
+        "taken: another program has it\n",
+        "not allowed: the profile allows none\n",
+        "next: berth restart alice\n",
+        "home        read and write\n",
+    ] {
+        assert!(shown.contains(part), "{part:?} is not in\n{shown}");
+    }
+    assert_eq!(berth.run(&["list"]).await.ok().lines().count(), 2, "one line a berth");
+}
+
 /// `script` of util-linux gives the program a terminal.
 #[tokio::test]
 async fn a_terminal_is_passed_on_with_its_size_and_left_as_it_was() {
@@ -256,4 +351,65 @@ async fn doctor_ends_with_one_when_something_failed() {
     let ran = Berth(server.listen_as(ROOT)).run(&["doctor"]).await;
     assert_eq!(ran.code, 1);
     assert!(ran.out.contains("fix:") && ran.out.contains("berth-node"), "{}", ran.out);
+}
+
+#[tokio::test]
+async fn the_audit_trail_is_a_table_json_lines_or_followed() {
+    let server = Server::start().await;
+    let berth = Berth(server.listen_as(ROOT));
+    berth.run(&["assign", "alice"]).await.ok();
+    let id = serde_json::from_value(berth.run(&["show", "alice", "--json"]).await.json()["id"].clone()).unwrap();
+    let call = |path: &str| {
+        berth_protocol::CallRecord::Call(berth_protocol::Call {
+            at: support::now(),
+            user: "alice".to_owned(),
+            uid: 1005,
+            pid: 42,
+            command: "docker\x1b[2J".to_owned(),
+            method: "POST".to_owned(),
+            path: path.to_owned(),
+            image: Some("busybox".to_owned()),
+            container: None,
+            status: Some(201),
+            request_bytes: 1536,
+            response_bytes: 88,
+            duration_ms: 1500,
+            outcome: berth_protocol::Outcome::Answered,
+        })
+    };
+    server.node.append(id, [call("/v1.45/containers/create?name=x"), call("/v1.45/images/create")]);
+    server.until("/api/v1/audit?kind=call", |page| page["items"].as_array().unwrap().len() == 2).await;
+    let table = berth.run(&["audit", "--user", "alice", "--since", "1h"]).await.ok();
+    let lines: Vec<&str> = table.lines().collect();
+    assert!(lines[0].starts_with("TIME") && lines[1].contains("create_berth") && lines.len() == 4, "{table}");
+    assert!(
+        lines[2].contains("alice  docker\u{fffd}[2J[42]  POST /containers/create?name=x  busybox  201  1.5 KiB  88 B  1.5 s"),
+        "{table}"
+    );
+    let document = berth.run(&["audit", "--path", "/containers", "--json"]).await.json();
+    assert_eq!((document["items"].as_array().unwrap().len(), document["items"][0]["version"].as_str()), (1, Some("1.45")));
+    let export = berth.run(&["audit", "--export", "--limit", "2"]).await.ok();
+    let paths: Vec<Value> = export.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["path"].clone()).collect();
+    assert_eq!(paths, ["/images/create", "/containers/create?name=x"]);
+    assert_eq!(berth.run(&["audit", "--status", "500"]).await.ok(), "There is nothing of that in the audit trail.\n");
+    assert_eq!(berth.run(&["audit", "--since", "soon"]).await.code, 2);
+    assert_eq!(Berth(server.listen_as(DAEMON)).run(&["audit", "--export"]).await.ok(), "");
+
+    let mut follower = Command::new(program());
+    follower.args(["audit", "--follow", "--json", "--limit", "0"]).env("BERTH_SOCKET", &berth.0);
+    let mut follower = follower.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(follower.stdout.take().unwrap()));
+    let adding = async {
+        loop {
+            server.node.append(id, [call("/v1.45/volumes/create")]);
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+    };
+    tokio::select! {
+        () = adding => {}
+        line = lines.next_line() => {
+            let record: Value = serde_json::from_str(&line.unwrap().unwrap()).unwrap();
+            assert_eq!((record["kind"].as_str(), record["path"].as_str()), (Some("call"), Some("/volumes/create")));
+        }
+    }
 }

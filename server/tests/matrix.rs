@@ -32,6 +32,7 @@ fn body(id: &str) -> Option<Value> {
     match id {
         "create_berth" => Some(json!({ "user": "alice" })),
         "create_profile" => Some(json!({ "name": "mine" })),
+        "suspend_berth" | "suspend_berths" => Some(json!({ "reason": "mining" })),
         "exec_berth" => Some(json!({ "argv": ["true"] })),
         "change_berth" | "change_profile" | "build_image" => Some(json!({})),
         _ => None,

@@ -5,8 +5,8 @@ use berth_api as api;
 use super::{error::stored, policy};
 use crate::{
     domain::{
-        AuditRecord, Berth, CallOutcome, CallRecord, Check, CheckLevel, HostPort, HostUser, Kind, Limits, Operation, OperationState, Profile,
-        PublishedPort, State, Status, TrailRecord, Wanted, Warning,
+        AuditRecord, Berth, CallOutcome, CallRecord, Check, CheckLevel, HostPort, HostUser, Kind, Limits, Operation, OperationState,
+        Profile, PublishedPort, State, Status, TrailRecord, Wanted, Warning,
     },
     service::{AllAccepted, ImageState, NodeSummary},
 };
@@ -52,7 +52,10 @@ pub(super) fn berth(berth: Berth, down_since: Option<i64>) -> api::Berth {
         conditions,
         policy: policy::shown(berth.policy),
         suspended: berth.suspension.map(|one| api::Suspension { reason: one.reason, by: one.by, since: one.since }),
-        sleep: status.as_ref().and_then(|status| status.sleep.as_ref()).map(|sleep| api::Sleep { since: sleep.since, reason: sleep.reason.clone() }),
+        sleep: status
+            .as_ref()
+            .and_then(|status| status.sleep.as_ref())
+            .map(|sleep| api::Sleep { since: sleep.since, reason: sleep.reason.clone() }),
         last_used_at: status.as_ref().and_then(|status| status.last_used_at),
         running_containers: status.as_ref().and_then(|status| status.running_containers),
         ports: status.iter().flat_map(|status| &status.ports).map(port).collect(),

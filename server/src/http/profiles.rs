@@ -4,10 +4,10 @@ use axum::{Json as Answer, extract::State, http::StatusCode};
 use berth_api::{NewProfile, Profile, ProfileChange, ProfileList};
 
 use super::{
-    Api, convert, policy,
+    Api, convert,
     error::{Error, Failure},
     extract::{Json, PageQuery, Path, Query},
-    paged,
+    paged, policy,
 };
 use crate::{
     domain::{Caller, OwnLimits},

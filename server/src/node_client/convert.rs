@@ -3,8 +3,8 @@
 use berth_protocol as wire;
 
 use crate::domain::{
-    HomeAccess, HostPolicy, HostPort, OpenTo, PublishedPort, Sleep, BerthId, Check, CheckLevel, Condition, Ensure, EnsureWanted, ExecCommand, HostUser, Image, Limits, NodeInfo, Problem, Progress,
-    Refusal, State, Status, Usage,
+    BerthId, Check, CheckLevel, Condition, Ensure, EnsureWanted, ExecCommand, HomeAccess, HostPolicy, HostPort, HostUser, Image, Limits,
+    NodeInfo, OpenTo, Problem, Progress, PublishedPort, Refusal, Sleep, State, Status, Usage,
 };
 
 pub(super) fn problem(status: u16, problem: wire::Problem) -> Problem {
@@ -125,11 +125,7 @@ impl From<&HostPolicy> for wire::Policy {
                 HomeAccess::Ro => wire::HomeAccess::Ro,
                 HomeAccess::None => wire::HomeAccess::None,
             },
-            paths: policy
-                .paths
-                .iter()
-                .map(|shared| wire::SharedPath { path: shared.path.clone(), read_only: shared.read_only })
-                .collect(),
+            paths: policy.paths.iter().map(|shared| wire::SharedPath { path: shared.path.clone(), read_only: shared.read_only }).collect(),
             ports: wire::Ports {
                 range: policy.ports.map(|range| (range.first, range.last)),
                 open_to: match policy.ports_open_to {

@@ -71,11 +71,9 @@ mod tests {
 
     #[test]
     fn a_suspension_overtakes_a_start_and_a_resume_the_suspension() {
-        let operations =
-            [operation(1, Kind::BerthStart, 2), operation(2, Kind::BerthSuspend, 3), operation(3, Kind::BerthResume, 4)];
-        let ends = |generation, suspended| -> Vec<_> {
-            succeed(&operations, generation, suspended).into_iter().map(|(_, state)| state).collect()
-        };
+        let operations = [operation(1, Kind::BerthStart, 2), operation(2, Kind::BerthSuspend, 3), operation(3, Kind::BerthResume, 4)];
+        let ends =
+            |generation, suspended| -> Vec<_> { succeed(&operations, generation, suspended).into_iter().map(|(_, state)| state).collect() };
         assert_eq!(ends(3, true), [OperationState::Cancelled, OperationState::Succeeded]);
         assert_eq!(ends(4, false), [OperationState::Succeeded, OperationState::Cancelled, OperationState::Succeeded]);
     }

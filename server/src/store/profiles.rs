@@ -74,10 +74,9 @@ impl TryFrom<PolicyRow> for HostPolicy {
             home: variant(&HomeAccess::ALL, HomeAccess::as_str, "profiles", "home", row.home)?,
             paths: from_json("profiles", "paths", row.paths)?,
             ports: match (row.ports_first, row.ports_last) {
-                (Some(first), Some(last)) => Some(PortRange {
-                    first: unsigned("profiles", "ports_first", first)?,
-                    last: unsigned("profiles", "ports_last", last)?,
-                }),
+                (Some(first), Some(last)) => {
+                    Some(PortRange { first: unsigned("profiles", "ports_first", first)?, last: unsigned("profiles", "ports_last", last)? })
+                }
                 _ => None,
             },
             ports_open_to: variant(&OpenTo::ALL, OpenTo::as_str, "profiles", "ports_open_to", row.ports_open_to)?,

@@ -49,6 +49,10 @@ pub struct Inner {
     /// Every call that changes something, in order.
     pub calls: Vec<String>,
     pub imported: usize,
+    /// What was last asked for each user.
+    pub asked: BTreeMap<String, Ensure>,
+    /// Every start hangs, as one does whose Docker never answers.
+    pub hangs: bool,
     /// Calls that are not confirmed yet; a position is ten times the number of calls before it.
     pub spools: BTreeMap<BerthId, Spool>,
     /// Confirmations are answered and forgotten.
@@ -209,8 +213,14 @@ async fn berth(State(node): State<FakeNode>, Segment(user): Segment<String>) -> 
 }
 
 async fn ensure(State(node): State<FakeNode>, Segment(user): Segment<String>, Json(ensure): Json<Ensure>) -> Answer {
+    let hangs = node.inner.lock().unwrap().hangs && ensure.wanted == Wanted::Running && ensure.suspended.is_none();
+    if hangs {
+        std::future::pending::<()>().await;
+    }
     let mut inner = node.inner.lock().unwrap();
-    inner.calls.push(format!("ensure {user} {:?}", ensure.wanted));
+    let word = if ensure.suspended.is_some() { "suspend".to_owned() } else { format!("{:?}", ensure.wanted) };
+    inner.calls.push(format!("ensure {user} {word}"));
+    inner.asked.insert(user.clone(), ensure.clone());
     if let Some((status, problem)) = inner.refusals.pop_front() {
         return Err(refusal(status, &problem));
     }
@@ -240,7 +250,15 @@ async fn ensure(State(node): State<FakeNode>, Segment(user): Segment<String>, Js
         ports: Vec::new(),
     });
     status.limits = ensure.limits;
+    let was = status.state;
+    status.suspended.clone_from(&ensure.suspended);
+    if ensure.suspended.is_some() {
+        status.state = berth_protocol::State::Suspended;
+    } else if was == berth_protocol::State::Suspended {
+        status.state = if status.started_at.is_some() { berth_protocol::State::Running } else { berth_protocol::State::Stopped };
+    }
     match ensure.wanted {
+        _ if ensure.suspended.is_some() => {}
         Wanted::Present => {}
         Wanted::Running if status.state == berth_protocol::State::Running => {}
         Wanted::Running => {
