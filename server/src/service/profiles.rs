@@ -66,7 +66,8 @@ impl Service {
             updated_at: now,
         };
         store::profiles::insert(&mut tx, &created).await?;
-        self.record(&mut tx, caller, Op::CreateProfile, &created.name, serde_json::json!({ "limits": limits, "policy": created.policy })).await?;
+        self.record(&mut tx, caller, Op::CreateProfile, &created.name, serde_json::json!({ "limits": limits, "policy": created.policy }))
+            .await?;
         self.store.commit(tx).await?;
         Ok(created)
     }
