@@ -24,10 +24,12 @@ pub mod http;
 pub mod name_service;
 pub mod outside;
 pub mod programs;
+pub mod python;
 pub mod run;
 pub mod session;
 pub mod slot;
 pub mod snapshot;
+pub mod tree;
 pub mod wait;
 
 pub use account::User;
