@@ -114,7 +114,7 @@ impl Host {
         let node = format!(
             "run_dir = {:?}\nstate_dir = {:?}\nlog_dir = {:?}\nprograms_dir = {:?}\nrecipe_dir = {:?}\nserver_user = {:?}\ninstance = {:?}\n\
              link_prefix = {:?}\n[ids]\nfirst = {first}\nlast = {last}\nquarantine_days = {quarantine_days}\n\
-             [network]\npool = {:?}\ndns = [\"{}\"]\n[disk]\ntrim_interval_seconds = 1\n",
+             [network]\npool = {:?}\ndns = [\"{}\"]\n{}",
             self.run_dir,
             self.state_dir,
             self.log_dir,
@@ -125,6 +125,7 @@ impl Host {
             self.slot.link_prefix(),
             self.slot.pool(),
             self.dns.address,
+            self.options.node_config,
         );
         fs::write(self.slot.node_config(), node).expect("write node.toml");
         let server = format!(

@@ -20,6 +20,8 @@ pub(super) struct Lxc {
     /// `lxcpath`, which holds all that is known of it.
     dir: PathBuf,
     rootfs: PathBuf,
+    /// Groups of LXC's own that were there before; it never takes any of them away.
+    pivots: Vec<PathBuf>,
 }
 
 impl Lxc {
@@ -45,7 +47,7 @@ impl Lxc {
             host.slot.link_prefix(),
         );
         fs::write(dir.join(NAME).join("config"), config).expect("write the container's config");
-        Self { dir, rootfs }
+        Self { dir, rootfs, pivots: pivots() }
     }
 
     /// The inner Docker's socket, seen from the host.
@@ -77,7 +79,18 @@ impl Drop for Lxc {
     fn drop(&mut self) {
         // It may be stopped already, which is an error to LXC.
         let _ = self.tool("lxc-stop").arg("-k").output_within();
+        for group in pivots().into_iter().filter(|group| !self.pivots.contains(group)) {
+            // Stays while another container needs it.
+            let _ = fs::remove_dir(group);
+        }
     }
+}
+
+/// Where LXC's processes wait for the end of a container's groups, in every hierarchy.
+fn pivots() -> Vec<PathBuf> {
+    let base = Path::new("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(base).into_iter().flatten().flatten().map(|e| e.path()).chain([base.to_owned()]);
+    hierarchies.map(|hierarchy| hierarchy.join("lxc.pivot")).filter(|group| group.is_dir()).collect()
 }
 
 /// PATH set, /run cleared, both daemons side by side: what berth-init does.

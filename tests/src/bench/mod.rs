@@ -31,10 +31,11 @@ pub struct Settings {
     pub rounds: Option<usize>,
 }
 
-/// An instance whose daemons log as installed ones do.
+/// An instance whose daemons log and work as installed ones do; but for memory, which [`wake`] takes back itself where it wants to.
 #[track_caller]
 fn host() -> Host {
-    Host::with(Options { env: vec![("BERTH_LOG".into(), "info".into())], ..Options::default() })
+    let env = vec![("BERTH_LOG".into(), "info".into())];
+    Host::with(Options { env, node_config: "[sleep]\nreclaim = \"never\"\n".into(), ..Options::default() })
 }
 
 /// Says on standard error where the run is; standard output is the report's.
