@@ -382,10 +382,8 @@ async fn the_audit_trail_is_a_table_json_lines_or_followed() {
     let table = berth.run(&["audit", "--user", "alice", "--since", "1h"]).await.ok();
     let lines: Vec<&str> = table.lines().collect();
     assert!(lines[0].starts_with("TIME") && lines[1].contains("create_berth") && lines.len() == 4, "{table}");
-    assert!(
-        lines[2].contains("alice  docker\u{fffd}[2J[42]  POST /containers/create?name=x  busybox  201  1.5 KiB  88 B  1.5 s"),
-        "{table}"
-    );
+    let cells = lines[2].split_whitespace().skip(2).collect::<Vec<_>>().join(" ");
+    assert_eq!(cells, "alice docker\u{fffd}[2J[42] POST /containers/create?name=x busybox 201 1.5 KiB 88 B 1.5 s");
     let document = berth.run(&["audit", "--path", "/containers", "--json"]).await.json();
     assert_eq!((document["items"].as_array().unwrap().len(), document["items"][0]["version"].as_str()), (1, Some("1.45")));
     let export = berth.run(&["audit", "--export", "--limit", "2"]).await.ok();
