@@ -8,9 +8,9 @@
 //! side, restarts them with back-off, reaps everything, and stops them in order on SIGTERM or SIGINT. Single-threaded, one poll loop;
 //! it sleeps unless a signal, `/run`, a dockerd that is starting, or a restart's time wakes it.
 //!
-//! It tells the shim what happens by lines on the channel: `handover`, `ready`, `down DAEMON STATUS`, `failed REASON`, `stopping`. The
-//! channel is one way, and a shim that is gone or does not read changes nothing here. Nothing in an image is trusted, and nothing an
-//! image lacks ends this program: `berth shell` must work in the poorest of them.
+//! It tells the shim what happens by lines on the channel: `handover`, `listening`, `ready`, `down DAEMON STATUS`, `failed REASON`,
+//! `stopping`. The channel is one way, and a shim that is gone or does not read changes nothing here. Nothing in an image is trusted,
+//! and nothing an image lacks ends this program: `berth shell` must work in the poorest of them.
 #![forbid(unsafe_code)]
 
 mod arguments;

@@ -25,6 +25,8 @@ pub(crate) struct Readiness {
     /// None where the berth has no inotify instance left: then the timer alone drives.
     watch: Option<OwnedFd>,
     asking: Option<Asking>,
+    /// A connection was taken: whoever connects from now on waits in dockerd's own queue.
+    listens: bool,
     /// When to try again without being told.
     retry_at: Option<Instant>,
     retry: Duration,
@@ -52,7 +54,7 @@ impl Readiness {
         let events = inotify::WatchFlags::CREATE | inotify::WatchFlags::ATTRIB | inotify::WatchFlags::MOVED_TO;
         let watch = inotify::init(flags).and_then(|fd| inotify::add_watch(&fd, folder, events).map(|_| fd)).ok();
         let retry_at = watch.is_none().then(|| now + FIRST_RETRY);
-        Ok(Self { socket: SocketAddrUnix::new(socket)?, watch, asking: None, retry_at, retry: FIRST_RETRY })
+        Ok(Self { socket: SocketAddrUnix::new(socket)?, watch, asking: None, listens: false, retry_at, retry: FIRST_RETRY })
     }
 
     /// Descriptors to poll for reading.
@@ -63,6 +65,10 @@ impl Readiness {
     /// When [`Readiness::advance`] must be called even if nothing became readable.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.asking.as_ref().map(|a| a.until).or(self.retry_at)
+    }
+
+    pub(crate) fn listens(&self) -> bool {
+        self.listens
     }
 
     /// Takes what became readable or due; true once dockerd has answered everything.
@@ -89,6 +95,7 @@ impl Readiness {
         match Asking::begin(&self.socket, question, now) {
             Ok(asking) => {
                 self.asking = Some(asking);
+                self.listens = true;
                 self.retry_at = None;
             }
             // Not bound yet: inotify will tell.

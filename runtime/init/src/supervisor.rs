@@ -114,14 +114,24 @@ impl Supervisor {
             } else {
                 self.start_due(now);
             }
-            if self.readiness.as_mut().is_some_and(|r| r.advance(now)) {
-                self.readiness = None;
-                self.channel.tell("ready");
-            }
+            self.look_at_dockerd(now);
             self.channel.flush();
             if !more_to_reap {
                 self.sleep()?;
             }
+        }
+    }
+
+    fn look_at_dockerd(&mut self, now: Instant) {
+        let Some(readiness) = &mut self.readiness else { return };
+        let listened = readiness.listens();
+        let ready = readiness.advance(now);
+        if readiness.listens() && !listened {
+            self.channel.tell("listening");
+        }
+        if ready {
+            self.readiness = None;
+            self.channel.tell("ready");
         }
     }
 

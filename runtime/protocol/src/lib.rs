@@ -14,7 +14,6 @@
 //! | `DELETE /berths/{user}?id=ID` | 204; also when there is none. The id finds a berth whose record does not tell its user any more |
 //! | `POST /berths/{user}/exec` with [`ExecRequest`] | 101, `Upgrade: berth-exec`, then [`frame`]s |
 //! | `GET /berths/{user}/logs?tail=N&follow=BOOL` | `text/plain`, chunked |
-//! | `POST /berths/{user}/used` | 204; a use of the berth that did not come through its socket, for its idle clock |
 //! | `GET /calls/watch` | `application/x-ndjson` of [`CallsAt`]: every spool that holds something, then each growth; also of deleted berths |
 //! | `GET /calls/{id}?after=POSITION` | [`CallPage`] |
 //! | `POST /calls/{id}/taken` with [`CallsTaken`] | 204; the spool of a deleted berth goes with its last line |

@@ -66,6 +66,8 @@ async fn listen(channel: &Stream, state: &State) -> io::Result<()> {
 fn note(state: &State, line: &str) {
     let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
     match word {
+        // Who waits for it need not wait until it has answered: it takes connections before it can.
+        "listening" => state.stir_engine(),
         "ready" => state.set_engine(Engine::Ready),
         // dockerd lives through an end of containerd, and nothing reports its return.
         "down" if rest.split(' ').next() == Some("dockerd") => state.set_engine(Engine::Down(format!("{rest}; it is being started again"))),

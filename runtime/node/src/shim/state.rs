@@ -87,6 +87,11 @@ impl State {
         });
     }
 
+    /// Wakes whoever waits for the engine, which may have come further than its state tells.
+    pub(crate) fn stir_engine(&self) {
+        self.engine.send_modify(|_| {});
+    }
+
     pub(crate) fn handed_over(&self) -> bool {
         self.handed_over.load(Ordering::Relaxed)
     }
