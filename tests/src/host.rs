@@ -45,11 +45,20 @@ pub struct Options {
     pub env: Vec<(String, String)>,
     /// Users that only a name service knows ([`Host::name_service`]).
     pub nss_users: Vec<&'static str>,
+    /// The last sections of node.toml.
+    pub node_config: String,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { images: true, quarantine_days: 30, disk_overcommit: 1.0, env: Vec::new(), nss_users: Vec::new() }
+        Self {
+            images: true,
+            quarantine_days: 30,
+            disk_overcommit: 1.0,
+            env: Vec::new(),
+            nss_users: Vec::new(),
+            node_config: "[disk]\ntrim_interval_seconds = 1\n".into(),
+        }
     }
 }
 
