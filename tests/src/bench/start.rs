@@ -127,7 +127,8 @@ fn to_pid_1(berth: &Berth<'_>, client: &mut Client) -> Duration {
 fn init_runs(payload: &Path) -> bool {
     [payload.to_owned(), payload.join("init")].iter().any(|dir| {
         let pids = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-        pids.lines().any(|pid| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.to_string_lossy().starts_with("/memfd:berth-init")))
+        pids.lines()
+            .any(|pid| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.to_string_lossy().starts_with("/memfd:berth-init")))
     })
 }
 
