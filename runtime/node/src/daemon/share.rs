@@ -159,9 +159,7 @@ fn assemble(
             }
             Err(reason) => {
                 if refusal(&wanted.path).is_none() {
-                    shared
-                        .covers
-                        .push((path.clone(), format!("{path} of the host is not in this berth: {reason}; ask your administrator")));
+                    shared.covers.push((path.clone(), reason.clone()));
                     shared.shares.push(Share { path: wanted.path, mounted: false });
                 }
                 shared.not_shared.push(NotShared { path, reason, home: wanted.home });
@@ -170,20 +168,13 @@ fn assemble(
     }
     if let Some(home) = home.filter(|home| refusal(home).is_none() && shared.shares.iter().all(|s| s.path != *home)) {
         let path = home.to_string_lossy().into_owned();
-        shared.covers.push((
-            path.clone(),
-            format!("{path} of the host is not in this berth: its profile leaves the home out; ask your administrator"),
-        ));
+        shared.covers.push((path, "its profile leaves the home out".into()));
         shared.shares.push(Share { path: home, mounted: false });
-        sort_with_mounts(&mut shared);
+        // Mounted shares keep their order among themselves, so the mounts stay beside them.
+        shared.shares.sort_by(|a, b| a.path.cmp(&b.path));
     }
     shared.facts.1 = facts(record, account, &shared.shares);
     shared
-}
-
-/// The cover that came last goes to its place; mounted shares keep their order, so the mounts stay beside them.
-fn sort_with_mounts(shared: &mut Shared) {
-    shared.shares.sort_by(|a, b| a.path.cmp(&b.path));
 }
 
 /// What the wrapper has to know: who the user is inside, and where his directories are.
