@@ -18,7 +18,7 @@ fn port(host: &Host, number: u32) -> u16 {
 
 /// A web server in a container that says `text`.
 fn serve(berth: &Berth, name: &str, publish: &str, text: &str) {
-    let script = format!("mkdir /w && echo {text} > /w/index.html && exec httpd -f -p 80 -h /w");
+    let script = format!("mkdir -p /w && echo {text} > /w/index.html && exec httpd -f -p 80 -h /w");
     berth.docker(&["run", "-d", "--name", name, "-p", publish, BUSYBOX, "sh", "-c", &script]).ok();
 }
 
@@ -140,7 +140,7 @@ fn h03_a_published_port_is_on_loopback_and_at_the_berths_address_until_its_conta
     assert_eq!(datagram(Some(&a.user), "127.0.0.1", udp), "");
     until("nothing is guarded any more", SOON, || guards(&host).is_empty().then_some(()));
     // The port is anybody's again.
-    drop(TcpListener::bind(("127.0.0.1", tcp)).expect("free"));
+    until("the port is free", SOON, || TcpListener::bind(("127.0.0.1", tcp)).ok().map(drop));
     until("no container runs", SOON, || (a.status()["running_containers"] == 0).then_some(()));
 }
 
@@ -207,7 +207,7 @@ fn h03_the_profile_has_a_range_or_none_and_may_open_to_the_host() {
 
     set_ports(&a, json!({ "range": [1024, 65535], "open_to": "host" }));
     await_standing(&a, "tcp", inside, "open");
-    gets(Some(&stranger), "127.0.0.1", inside, "one");
+    until("strangers are let in", SOON, || (curl(Some(&stranger), &[], "127.0.0.1", inside).stdout.trim() == "one").then_some(()));
     gets(Some(&stranger), &a.address(), inside, "one");
 
     set_ports(&a, json!({ "range": [1024, 65535], "open_to": "user" }));
@@ -291,7 +291,7 @@ fn l01_ports_outlive_the_node_and_end_with_the_shim() {
 
     Run::new("kill").args(["-KILL", &a.shim_pid().to_string()]).ok();
     until("the rules go with the shim", SOON, || guards(&host).is_empty().then_some(()));
-    drop(TcpListener::bind(("127.0.0.1", before)).expect("the port is free"));
+    until("the port is free", SOON, || TcpListener::bind(("127.0.0.1", before)).ok().map(drop));
 
     // The same when nobody looked.
     until("a client is served again", SOON, || a.docker(&["start", "before"]).output().success().then_some(()));

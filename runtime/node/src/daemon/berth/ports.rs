@@ -23,6 +23,8 @@ use crate::link::{FromShim, Guarded, ToShim};
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 /// Least time between two changes of the firewall for one berth.
 const PACE: Duration = Duration::from_millis(200);
+/// When what failed is tried again.
+const AGAIN: Duration = Duration::from_secs(10);
 /// Most ports that one berth may have guarded.
 const MOST: usize = 256;
 /// Most taken ports that a condition names.
@@ -76,13 +78,15 @@ impl Owner {
 
     /// Makes the firewall follow the ports, and tells the shim which may open.
     pub(super) async fn guard_ports(&mut self) {
-        if let Err(why) = self.guard_ports_now().await {
-            self.condition("PortsNotGuarded", format!("published ports do not open on the host: {why}"));
-        } else {
-            self.clear("PortsNotGuarded");
-        }
-        if let Life::Running(running) = &mut self.life {
-            running.ports.last = Some(Instant::now());
+        let done = self.guard_ports_now().await;
+        let Life::Running(running) = &mut self.life else { return };
+        running.ports.last = Some(Instant::now());
+        match done {
+            Ok(()) => self.clear("PortsNotGuarded"),
+            Err(why) => {
+                running.ports.due = Some(Instant::now() + AGAIN);
+                self.condition("PortsNotGuarded", format!("published ports do not open on the host: {why}"));
+            }
         }
     }
 

@@ -4,12 +4,9 @@ use rustix::net::{SocketFlags, accept_with, sockopt};
 use tokio::{sync::OwnedSemaphorePermit, task::JoinSet, time::sleep};
 
 use super::{CONNECTIONS, Shared};
-use crate::{
-    descriptor::watch_socket,
-    shim::{
-        copy::{Stream, relay},
-        docker::Reach,
-    },
+use crate::shim::{
+    copy::{Stream, relay},
+    docker::Reach,
 };
 
 /// Accepts until dropped; then its connections end too.
