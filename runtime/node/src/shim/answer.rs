@@ -1,6 +1,6 @@
 //! Answers in dockerd's own form, for requests that never reach it: `docker` shows the message to its user.
 
-use std::{io, time::Duration};
+use std::{io, os::fd::OwnedFd, time::Duration};
 
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use serde_json::json;
@@ -10,6 +10,8 @@ use super::{copy::Stream, scratch};
 
 /// Most bytes of a request that are read before it is answered all the same.
 const MOST_HEAD: usize = 64 * 1024;
+/// And that are kept, for whoever writes it down.
+const MOST_KEPT: usize = 8 * 1024;
 /// How long a client may take for its request head.
 const HEAD_TIME: Duration = Duration::from_secs(5);
 /// How long, and how much of, a body is read away after the answer, so that a client which writes first and reads later sees it.
@@ -28,29 +30,41 @@ impl Answer {
         Self { status, message: message.into() }
     }
 
-    /// Reads the request's head (bounded, with a deadline), answers, and ends the connection.
-    pub(crate) async fn send(&self, client: &Stream) {
-        let head_only = timeout(HEAD_TIME, read_head(client)).await.is_ok_and(|method| method.is_ok_and(|m| &m[..5] == b"HEAD "));
+    /// Reads the request's head (bounded, with a deadline), answers, and ends the connection. Returns what was read of the head.
+    pub(crate) async fn send(&self, client: &Stream) -> Vec<u8> {
+        let mut head = Vec::new();
+        let _ = timeout(HEAD_TIME, read_head(client, &mut head)).await;
+        self.finish(client, head.starts_with(b"HEAD ")).await;
+        head
+    }
+
+    /// Answers a request that was read already, and ends the connection.
+    pub(crate) async fn finish(&self, client: &Stream, head_only: bool) {
         self.write(client, head_only);
         let _ = timeout(BODY_TIME, discard(client)).await;
     }
 
     /// Answers at once, whatever the request is going to be: for when there are too many of them.
-    pub(crate) fn send_now(&self, client: &Stream) {
-        self.write(client, false);
+    pub(crate) fn send_now(&self, client: &OwnedFd) {
+        self.write_to(client, false);
     }
 
     fn write(&self, client: &Stream, head_only: bool) {
+        self.write_to(client.get_ref(), head_only);
+    }
+
+    fn write_to(&self, client: &OwnedFd, head_only: bool) {
         let text = self.text(head_only);
         // Less than a fresh socket's buffer: it is taken whole, or the client is not there any more.
-        let _ = send(client.get_ref(), text.as_bytes(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
-        let _ = shutdown(client.get_ref(), Shutdown::Write);
+        let _ = send(client, text.as_bytes(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+        let _ = shutdown(client, Shutdown::Write);
     }
 
     /// The response as it goes over the wire; the answer to a HEAD request has no body.
     fn text(&self, head_only: bool) -> String {
         let body = format!("{}\n", json!({ "message": self.message }));
         let reason = match self.status {
+            400 => "Bad Request",
             403 => "Forbidden",
             429 => "Too Many Requests",
             502 => "Bad Gateway",
@@ -65,9 +79,8 @@ impl Answer {
     }
 }
 
-/// Reads until the empty line; returns the first bytes of the request.
-async fn read_head(client: &Stream) -> io::Result<[u8; 8]> {
-    let mut start = [0; 8];
+/// Reads until the empty line, and keeps the beginning of it.
+async fn read_head(client: &Stream, head: &mut Vec<u8>) -> io::Result<()> {
     let mut seen = 0;
     let mut tail = [0; 4];
     loop {
@@ -75,22 +88,19 @@ async fn read_head(client: &Stream) -> io::Result<[u8; 8]> {
         let step = ready.try_io(|client| {
             scratch::with(|buffer| {
                 let (_, length) = recv(client.get_ref(), &mut *buffer, RecvFlags::empty())?;
-                for &byte in &buffer[..length] {
-                    if let Some(place) = start.get_mut(seen) {
-                        *place = byte;
-                    }
-                    seen += 1;
+                let end = buffer[..length].iter().position(|&byte| {
                     tail.rotate_left(1);
                     tail[3] = byte;
-                    if &tail == b"\r\n\r\n" {
-                        return Ok(true);
-                    }
-                }
-                Ok(length == 0 || seen >= MOST_HEAD)
+                    &tail == b"\r\n\r\n"
+                });
+                seen += length;
+                let kept = end.map_or(length, |end| end + 1).min(MOST_KEPT - head.len());
+                head.extend_from_slice(&buffer[..kept]);
+                Ok(end.is_some() || length == 0 || seen >= MOST_HEAD)
             })
         });
         match step {
-            Ok(Ok(true)) => return Ok(start),
+            Ok(Ok(true)) => return Ok(()),
             Ok(Ok(false)) | Err(_) => {}
             Ok(Err(error)) => return Err(error),
         }

@@ -152,7 +152,10 @@ impl Control {
                 self.state.ports.set_guarded(&ports);
                 send(node, &FromShim::Ok, &[]).await
             }
-            other => refuse(node, format!("{other:?} is not understood")).await,
+            ToShim::CallsTaken { position } => {
+                self.proxy.calls.taken(position);
+                send(node, &FromShim::Ok, &[]).await
+            }
         }
     }
 
@@ -179,7 +182,7 @@ impl Control {
             last_used_at: self.state.usage.last(),
             running_containers: self.state.containers.borrow().running,
             ports: self.state.containers.borrow().ports.clone(),
-            calls_end: 0,
+            calls_end: self.proxy.calls.end(),
         }
     }
 }
@@ -225,7 +228,12 @@ mod tests {
     use super::*;
     use crate::{
         link::Owner,
-        shim::{inner::Inner, proxy::Hold, sleep::tests::fake_freezer},
+        shim::{
+            calls::Calls,
+            inner::Inner,
+            proxy::{Hold, Parts},
+            sleep::tests::fake_freezer,
+        },
     };
 
     fn control(root: u32) -> Arc<Control> {
@@ -233,8 +241,16 @@ mod tests {
         let here = || -> OwnedFd { File::open("/").unwrap().into() };
         let owner = Owner { name: "alice".into(), uid: 4711, gid: 4711 };
         let inner = Arc::new(Inner { root: here(), ids: 0..=0 });
-        let proxy = Arc::new(Proxy::new(owner, inner, Arc::clone(&state), 10, Hold::default()));
         let sleeper = Arc::new(Sleeper::new(Arc::clone(&state), "alice", fake_freezer().0, berth_protocol::Idle::default()));
+        let spool = tempfile::tempfile().unwrap();
+        let parts = Parts {
+            inner,
+            state: Arc::clone(&state),
+            sleeper: Arc::clone(&sleeper),
+            calls: Arc::new(Calls::open(spool, owner.clone(), 0).unwrap()),
+            covers: Vec::new(),
+        };
+        let proxy = Arc::new(Proxy::new(owner, parts, 10, Hold::default()));
         Arc::new(Control { state, proxy, sleeper, pid: 42, listener: here(), disk: here(), root, connections: TaskTracker::new() })
     }
 

@@ -54,13 +54,18 @@ pub(crate) enum Unreachable {
 impl Inner {
     /// Connects. Never waits for the tenant but for room in the accept queue, and that at most 10 s.
     pub(crate) async fn connect(&self) -> Result<Stream, Unreachable> {
+        watch_socket(self.connect_unwatched().await?).map_err(failed("wait for"))
+    }
+
+    /// The same, not watched by the event loop yet.
+    pub(crate) async fn connect_unwatched(&self) -> Result<OwnedFd, Unreachable> {
         let socket = self.dial().await?;
         // The listener's ids at the time of listen(2); the range is this berth's alone, so no socket of the host can pass.
         let peer = getsockopt(&socket, PeerCredentials).map_err(|e| failed("identify the listener of")(e.into()))?;
         if !self.ids.contains(&peer.uid()) {
             return Err(Unreachable::Outside);
         }
-        watch_socket(socket).map_err(failed("wait for"))
+        Ok(socket)
     }
 
     async fn dial(&self) -> Result<OwnedFd, Unreachable> {

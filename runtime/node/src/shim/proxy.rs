@@ -1,4 +1,5 @@
-//! The user's Docker socket: who may speak is settled by the kernel's word before a byte is read, then bytes pass untouched.
+//! The user's Docker socket: who may speak is settled by the kernel's word before a byte is read, then bytes pass untouched, while a
+//! [`Tap`] follows them on the side.
 
 use std::{
     io,
@@ -17,14 +18,18 @@ use tokio::{
     task::consume_budget,
     time::sleep,
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     answer::Answer,
-    copy::{Stream, hung_up, relay},
+    calls::{Caller, Calls},
+    copy::{End, Relay, Stop, Stream, hung_up},
+    http::{self, Budget, Cover, Gate, Now},
     inner::{Inner, Unreachable},
     pipe::Pool,
+    sleep::Sleeper,
     state::{Engine, State},
+    tap::{self, Tap, now},
 };
 use crate::{descriptor::watch_socket, link::Owner};
 
@@ -46,35 +51,58 @@ impl Default for Hold {
     }
 }
 
+/// What the proxy needs to know of its berth.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) state: Arc<State>,
+    pub(crate) sleeper: Arc<Sleeper>,
+    pub(crate) calls: Arc<Calls>,
+    /// Directories of the host that could not be brought in.
+    pub(crate) covers: Vec<Cover>,
+}
+
 /// The proxy of one berth.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     owner: Owner,
     inner: Arc<Inner>,
     state: Arc<State>,
+    sleeper: Arc<Sleeper>,
+    pub(crate) calls: Arc<Calls>,
+    covers: Vec<Cover>,
     hold: Hold,
     limit: usize,
     places: Arc<Semaphore>,
     patience: Semaphore,
     pipes: Pool,
+    budget: Budget,
+    /// Ends what is open.
+    pub(crate) cut: CancellationToken,
     /// Who is at the other end; the kernel's word, but in tests.
-    identify: fn(BorrowedFd<'_>) -> io::Result<u32>,
+    identify: fn(BorrowedFd<'_>) -> io::Result<(u32, u32)>,
     pub(crate) connections: TaskTracker,
 }
 
 impl Proxy {
     /// `limit`: connections that the user may have open at once.
-    pub(crate) fn new(owner: Owner, inner: Arc<Inner>, state: Arc<State>, limit: usize, hold: Hold) -> Self {
+    pub(crate) fn new(owner: Owner, berth: Parts, limit: usize, hold: Hold) -> Self {
+        let Parts { inner, state, sleeper, calls, covers } = berth;
         Self {
             owner,
             inner,
             state,
+            sleeper,
+            calls,
+            covers,
             hold,
             limit,
             places: Arc::new(Semaphore::new(limit)),
             patience: Semaphore::new(PATIENT_ANSWERS),
             pipes: Pool::default(),
-            identify: peer_uid,
+            budget: Budget::default(),
+            cut: CancellationToken::new(),
+            identify: peer,
             connections: TaskTracker::new(),
         }
     }
@@ -110,26 +138,85 @@ impl Proxy {
     }
 
     async fn connection(self: Arc<Self>, client: OwnedFd) {
-        let Ok(client) = watch_socket(client) else { return };
-        let refusal = match self.admit(&client) {
-            Err(answer) => answer,
-            Ok(_place) => match self.reach(&client).await {
-                Err(answer) => answer,
-                // An error is a reset by one side, and dropping both sockets passes it on.
-                Ok(inner) => return drop(relay(&client, &inner, &self.pipes).await),
+        let began = now();
+        let (uid, pid) = match (self.identify)(client.as_fd()) {
+            Ok(peer) => peer,
+            Err(error) => {
+                let answer = Answer::new(403, format!("berth cannot tell who connects to this socket: {error}"));
+                return self.refuse(client, Caller::default(), answer, began).await;
+            }
+        };
+        let caller = Caller { uid, pid, command: String::new() };
+        let inner = match self.admit(uid) {
+            Err(answer) => Err(answer),
+            Ok(place) => match self.reach(&client).await {
+                Err(answer) => Err(answer),
+                Ok(inner) => Ok((place, inner)),
             },
         };
-        match self.patience.try_acquire() {
-            Ok(_turn) => refusal.send(&client).await,
-            Err(_) => refusal.send_now(&client),
+        match inner {
+            Ok((_place, inner)) => self.carry(client, inner, caller).await,
+            Err(answer) => self.refuse(client, caller, answer, began).await,
         }
     }
 
+    /// Carries bytes both ways until an end, or until what is open is to be cut.
+    async fn carry(&self, client: OwnedFd, inner: OwnedFd, caller: Caller) {
+        let Self { state, sleeper, calls, covers, .. } = self;
+        let (Ok(client), Ok(inner)) = (End::new(client), End::new(inner)) else { return };
+        let gate = (!covers.is_empty()).then(|| Gate::new(covers, &self.budget));
+        let mut tap = Tap::new(state, sleeper, calls, caller, &self.budget, gate);
+        let mut relay = Relay::new(client, inner, &self.pipes, &self.budget);
+        let running = async {
+            loop {
+                match relay.run(&mut tap).await? {
+                    Stop::Asleep => {
+                        if let Err(answer) = sleeper.stir().await {
+                            return Ok(Some(answer));
+                        }
+                    }
+                    Stop::Done => return io::Result::Ok(None),
+                    Stop::Refused(answer) => return Ok(Some(answer)),
+                    Stop::Lost => {
+                        let why = "Docker in this berth ended before it answered; it may be back in a moment, see `berth logs`";
+                        return Ok(Some(Answer::new(502, why)));
+                    }
+                }
+            }
+        };
+        let answer = tokio::select! {
+            biased;
+            done = running => done.ok().flatten(),
+            () = self.cut.cancelled() => None,
+        };
+        let head_only = tap.head_only();
+        tap.end(relay.client.socket(), answer.as_ref().map(|answer| answer.status));
+        if let Some(answer) = answer
+            && let Ok(client) = relay.client.into_stream()
+        {
+            answer.finish(&client, head_only).await;
+        }
+    }
+
+    /// Answers in Docker's stead, and writes that down.
+    async fn refuse(&self, client: OwnedFd, mut caller: Caller, answer: Answer, began: Now) {
+        caller.command = tap::command(&client, caller.pid);
+        let head = match self.patience.try_acquire() {
+            Ok(_turn) => match watch_socket(client) {
+                Ok(client) => answer.send(&client).await,
+                Err(_) => return,
+            },
+            Err(_) => {
+                answer.send_now(&client);
+                Vec::new()
+            }
+        };
+        self.calls.record(&caller, http::refused(&head, answer.status, began, now()));
+    }
+
     /// A place for the owner; the reason for everybody else.
-    fn admit(&self, client: &Stream) -> Result<OwnedSemaphorePermit, Answer> {
+    fn admit(&self, uid: u32) -> Result<OwnedSemaphorePermit, Answer> {
         let owner = &self.owner.name;
-        let uid =
-            (self.identify)(client.as_fd()).map_err(|e| Answer::new(403, format!("berth cannot tell who connects to this socket: {e}")))?;
         if uid == self.owner.uid {
             return Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
                 let limit = self.limit;
@@ -146,8 +233,9 @@ impl Proxy {
         Err(Answer::new(403, format!("this Docker socket belongs to {owner}, and only {owner} may use it; {hint}")))
     }
 
-    /// A connection to the inner Docker, waited for while it starts.
-    async fn reach(&self, client: &Stream) -> Result<Stream, Answer> {
+    /// A connection to the inner Docker, woken and waited for while it starts.
+    async fn reach(&self, client: &OwnedFd) -> Result<OwnedFd, Answer> {
+        self.sleeper.awake().await?;
         let began = Instant::now();
         let mut engine = self.state.watch_engine();
         let mut stop = self.state.watch_stop();
@@ -157,7 +245,7 @@ impl Proxy {
                 return Err(Answer::new(503, "this berth is being stopped; run the command again to start it"));
             }
             let known = engine.borrow_and_update().clone();
-            match self.inner.connect().await {
+            match self.inner.connect_unwatched().await {
                 Ok(inner) => return Ok(inner),
                 Err(Unreachable::Absent) => {}
                 Err(error) => {
@@ -176,7 +264,7 @@ impl Proxy {
                     (self.hold.starting, format!("Docker in this berth did not start within {} s", self.hold.starting.as_secs()))
                 }
             };
-            if began.elapsed() >= patience || hung_up(client.get_ref()) {
+            if began.elapsed() >= patience || hung_up(client) {
                 return Err(Answer::new(503, format!("{why}; see `berth logs`, or start afresh with `berth restart`")));
             }
             tokio::select! {
@@ -199,9 +287,10 @@ async fn accept(listener: &Stream) -> io::Result<OwnedFd> {
     }
 }
 
-/// Host uid of the process that connected, as it was at connect(2).
-fn peer_uid(client: BorrowedFd<'_>) -> io::Result<u32> {
-    Ok(getsockopt(&client, PeerCredentials)?.uid())
+/// Host uid and pid of the process that connected, as they were at connect(2).
+fn peer(client: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
+    let peer = getsockopt(&client, PeerCredentials)?;
+    Ok((peer.uid(), u32::try_from(peer.pid()).unwrap_or(0)))
 }
 
 #[cfg(test)]

@@ -26,11 +26,10 @@ use tokio::{
 use self::message::{Code, Query};
 pub(crate) use self::upstreams::Upstreams;
 use super::{
-    copy::{Stream, relay},
+    copy::relay,
     pipe::Pool,
     scratch,
 };
-use crate::descriptor::watch_socket;
 
 /// Queries under way at once; more are answered SERVFAIL.
 const MOST_QUERIES: usize = 256;
@@ -164,7 +163,7 @@ async fn pass(client: TcpStream, upstreams: &Upstreams) -> io::Result<()> {
     for (n, upstream) in upstreams.list().into_iter().enumerate() {
         match timeout(EACH, TcpStream::connect(upstream)).await {
             Ok(Ok(resolver)) => {
-                relay(&stream(client)?, &stream(resolver)?, &Pool::default()).await?;
+                relay(descriptor(client)?, descriptor(resolver)?, &Pool::default()).await?;
                 return Ok(());
             }
             _ if n == 0 => upstreams.turn_away(),
@@ -174,8 +173,8 @@ async fn pass(client: TcpStream, upstreams: &Upstreams) -> io::Result<()> {
     Ok(())
 }
 
-fn stream(socket: TcpStream) -> io::Result<Stream> {
-    watch_socket(OwnedFd::from(socket.into_std()?))
+fn descriptor(socket: TcpStream) -> io::Result<OwnedFd> {
+    Ok(socket.into_std()?.into())
 }
 
 #[cfg(test)]

@@ -8,7 +8,10 @@ use tokio::{
     time::timeout,
 };
 
+use berth_protocol::{Call, CallRecord, Outcome};
+
 use super::*;
+use crate::shim::sleep::tests::sleeper;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -20,6 +23,8 @@ struct Rig {
     /// Keeps the queue of the user's socket, as the node does.
     _queue: OwnedFd,
     serving: JoinHandle<()>,
+    /// In place of the kernel's, for the freezer.
+    _freezer: TempDir,
 }
 
 impl Rig {
@@ -30,15 +35,24 @@ impl Rig {
         let state = Arc::new(State::new());
         let owner = Owner { name: "alice".into(), uid: 4711, gid: 4711 };
         let hold = Hold { starting: SOON, ready: SOON };
-        let mut proxy = Proxy::new(owner, Arc::new(Inner { root, ids: 0..=u32::MAX }), Arc::clone(&state), 100, hold);
-        proxy.identify = |_| Ok(4711);
+        let spool = File::options().read(true).append(true).create(true).open(dir.path().join("calls")).unwrap();
+        let (sleeper, freezer) = sleeper(&state);
+        let parts = Parts {
+            inner: Arc::new(Inner { root, ids: 0..=u32::MAX }),
+            state: Arc::clone(&state),
+            sleeper: Arc::new(sleeper),
+            calls: Arc::new(Calls::open(spool, owner.clone(), 0).unwrap()),
+            covers: Vec::new(),
+        };
+        let mut proxy = Proxy::new(owner, parts, 100, hold);
+        proxy.identify = |_| Ok((4711, std::process::id()));
         change(&mut proxy);
         let listener = std::os::unix::net::UnixListener::bind(dir.path().join("user.sock")).unwrap();
         listener.set_nonblocking(true).unwrap();
         let queue = listener.try_clone().unwrap().into();
         let proxy = Arc::new(proxy);
         let serving = tokio::spawn(Arc::clone(&proxy).serve(watch_socket(listener.into()).unwrap()));
-        Self { dir, state, proxy, _queue: queue, serving }
+        Self { dir, state, proxy, _queue: queue, serving, _freezer: freezer }
     }
 
     fn inner_path(&self) -> PathBuf {
@@ -47,6 +61,27 @@ impl Rig {
 
     fn inner(&self) -> UnixListener {
         UnixListener::bind(self.inner_path()).unwrap()
+    }
+
+    /// What was written down, once that are `count` calls.
+    async fn calls(&self, count: usize) -> Vec<Call> {
+        let read = async {
+            loop {
+                let text = std::fs::read_to_string(self.dir.path().join("calls")).unwrap();
+                let calls: Vec<Call> = text
+                    .lines()
+                    .map(|line| match serde_json::from_str(line).unwrap() {
+                        CallRecord::Call(call) => call,
+                        lost => panic!("{lost:?}"),
+                    })
+                    .collect();
+                if calls.len() >= count {
+                    return calls;
+                }
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(SOON, read).await.expect("calls in time")
     }
 
     async fn client(&self) -> UnixStream {
@@ -78,7 +113,7 @@ async fn read_all(mut stream: impl AsyncReadExt + Unpin) -> Vec<u8> {
 
 #[tokio::test]
 async fn x01_root_and_strangers_get_a_403_that_names_the_owner_and_reach_nothing() {
-    for (uid, hint) in [(|_: BorrowedFd<'_>| Ok(0)) as fn(BorrowedFd<'_>) -> io::Result<u32>, |_| Ok(4712)]
+    for (uid, hint) in [(|_: BorrowedFd<'_>| Ok((0, 1))) as fn(BorrowedFd<'_>) -> io::Result<(u32, u32)>, |_| Ok((4712, 1))]
         .into_iter()
         .zip(["berth exec alice", "berth env"])
     {
@@ -97,7 +132,8 @@ async fn x01_root_and_strangers_get_a_403_that_names_the_owner_and_reach_nothing
 #[tokio::test]
 async fn x01_the_kernel_says_who_connects() {
     let (here, _there) = UnixStream::pair().unwrap();
-    assert_eq!(peer_uid(here.as_fd()).unwrap(), nix::unistd::getuid().as_raw());
+    assert_eq!(peer(here.as_fd()).unwrap(), (nix::unistd::getuid().as_raw(), std::process::id()));
+    assert!(!tap::command(&here.into_std().unwrap().into(), std::process::id()).is_empty());
 }
 
 #[tokio::test]
@@ -387,4 +423,109 @@ async fn x03_bytes_are_exact_through_random_chunks_half_closes_and_resets() {
     })
     .await
     .expect("no connection is left over");
+}
+
+const PING: &[u8] = b"GET /_ping HTTP/1.1\r\nHost: docker\r\n\r\n";
+const PONG: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK";
+
+async fn exchange(client: &mut UnixStream, docker: &mut UnixStream, request: &[u8], answer: &[u8]) {
+    let mut read = vec![0; request.len().max(answer.len())];
+    client.write_all(request).await.unwrap();
+    docker.read_exact(&mut read[..request.len()]).await.unwrap();
+    assert_eq!(&read[..request.len()], request);
+    docker.write_all(answer).await.unwrap();
+    client.read_exact(&mut read[..answer.len()]).await.unwrap();
+    assert_eq!(&read[..answer.len()], answer);
+}
+
+#[tokio::test]
+async fn x11_every_call_is_written_down_when_its_answer_has_passed() {
+    let rig = Rig::new(|_| {});
+    let inner = rig.inner();
+    let mut client = rig.client().await;
+    let (mut docker, _) = inner.accept().await.unwrap();
+    for n in 1..=3 {
+        exchange(&mut client, &mut docker, PING, PONG).await;
+        // Without any wait on our side but for the file.
+        assert_eq!(rig.calls(n).await.len(), n);
+    }
+    client.write_all(b"POST /containers/web/wait HTTP/1.1\r\n\r\n").await.unwrap();
+    let mut byte = [0];
+    docker.read_exact(&mut byte).await.unwrap();
+    assert!(rig.state.usage.under_way());
+    drop(client);
+    let calls = rig.calls(4).await;
+    assert_eq!(
+        (calls[0].path.as_str(), calls[0].status, calls[0].outcome, calls[0].pid),
+        ("/_ping", Some(200), Outcome::Answered, std::process::id())
+    );
+    assert_eq!((calls[0].request_bytes, calls[0].response_bytes), (PING.len() as u64, PONG.len() as u64));
+    assert!(!calls[0].command.is_empty());
+    assert_eq!((calls[3].container.as_deref(), calls[3].status, calls[3].outcome), (Some("web"), None, Outcome::Cut));
+    assert!(!rig.state.usage.under_way());
+}
+
+#[tokio::test]
+async fn x11_refusals_and_what_a_stop_cuts_are_written_down_too() {
+    let rig = Rig::new(|proxy| {
+        proxy.limit = 1;
+        proxy.places = Arc::new(Semaphore::new(1));
+    });
+    let inner = rig.inner();
+    let mut client = rig.client().await;
+    let (mut docker, _) = inner.accept().await.unwrap();
+    client.write_all(b"GET /events HTTP/1.1\r\n\r\n").await.unwrap();
+    docker.read_exact(&mut [0; 10]).await.unwrap();
+    assert!(rig.ask("GET /info HTTP/1.1\r\n\r\n").await.starts_with("HTTP/1.1 429"));
+    let calls = rig.calls(1).await;
+    assert_eq!((calls[0].path.as_str(), calls[0].status, calls[0].outcome), ("/info", Some(429), Outcome::Refused));
+    rig.proxy.cut.cancel();
+    assert!(read_all(client).await.is_empty());
+    let calls = rig.calls(2).await;
+    assert_eq!((calls[1].path.as_str(), calls[1].status, calls[1].outcome), ("/events", None, Outcome::Cut));
+}
+
+#[tokio::test]
+async fn a_docker_that_goes_without_a_word_is_answered_for() {
+    let rig = Rig::new(|_| {});
+    let inner = rig.inner();
+    for read in [true, false] {
+        let mut client = rig.client().await;
+        let (mut docker, _) = inner.accept().await.unwrap();
+        client.write_all(PING).await.unwrap();
+        docker.readable().await.unwrap();
+        if read {
+            docker.read_exact(&mut vec![0; PING.len()]).await.unwrap();
+        }
+        drop(docker);
+        let answer = String::from_utf8(read_all(client).await).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 502") && answer.contains("ended before it answered"), "{answer}");
+    }
+    assert!(rig.calls(2).await.iter().all(|call| call.status == Some(502) && call.outcome == Outcome::Refused));
+    // One that has begun to answer is not spoken for.
+    let mut client = rig.client().await;
+    let (mut docker, _) = inner.accept().await.unwrap();
+    client.write_all(PING).await.unwrap();
+    docker.read_exact(&mut vec![0; PING.len()]).await.unwrap();
+    docker.write_all(b"HTTP/1.1 200").await.unwrap();
+    drop(docker);
+    assert_eq!(read_all(client).await, b"HTTP/1.1 200");
+    assert_eq!(rig.calls(3).await[2].outcome, Outcome::Cut);
+}
+
+#[tokio::test]
+async fn h02_a_bind_of_what_is_not_there_is_refused_before_docker_sees_it() {
+    let rig = Rig::new(|proxy| proxy.covers = vec![("/home/alice".into(), "it lies on NFS".into())]);
+    let inner = rig.inner();
+    let mut client = rig.client().await;
+    let (mut docker, _) = inner.accept().await.unwrap();
+    exchange(&mut client, &mut docker, PING, PONG).await;
+    let body = r#"{"Image":"busybox","HostConfig":{"Binds":["/home/alice/w:/w"]}}"#;
+    let create = format!("POST /v1.41/containers/create HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    client.write_all(create.as_bytes()).await.unwrap();
+    let answer = String::from_utf8(read_all(client).await).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 Bad Request") && answer.contains("it lies on NFS"), "{answer}");
+    assert!(read_all(docker).await.is_empty(), "nothing was forwarded");
+    let calls = rig.calls(2).await;
+    assert_eq!((calls[1].image.as_deref(), calls[1].status, calls[1].outcome), (Some("busybox"), Some(400), Outcome::Refused));
 }
