@@ -75,7 +75,7 @@ pub(super) enum Life {
     },
     /// Something is being made or ended, and nothing else is looked at meanwhile.
     Busy(State),
-    Running(Running),
+    Running(Box<Running>),
     /// Partly taken away, or not yet looked at.
     Remains,
     /// Nothing is left.
@@ -380,7 +380,10 @@ fn access(home: HomeAccess) -> &'static str {
 
 async fn ready_deadline(life: &Life) {
     match life {
-        Life::Running(Running { ready: false, ready_by: Some(by), .. }) => sleep_until((*by).into()).await,
+        Life::Running(running) => match running.ready_by.filter(|_| !running.ready) {
+            Some(by) => sleep_until(by.into()).await,
+            None => std::future::pending().await,
+        },
         _ => std::future::pending().await,
     }
 }

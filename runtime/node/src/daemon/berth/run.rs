@@ -123,7 +123,7 @@ impl Owner {
                     ports: Published::new(Vec::new()),
                     exited: None,
                 };
-                self.life = Life::Running(running);
+                self.life = Life::Running(Box::new(running));
                 Ok(())
             }
             Err(NoStart::Barred) => {
@@ -295,7 +295,7 @@ impl Owner {
         let timed_out = |_| io::Error::new(io::ErrorKind::TimedOut, format!("the shim did not answer within {} s", deadline.as_secs()));
         let wanted = |answer: &FromShim| match request {
             ToShim::Status => matches!(answer, FromShim::Status(_) | FromShim::Refused { .. }),
-            ToShim::Listener | ToShim::Disk => matches!(answer, FromShim::Fd | FromShim::Refused { .. }),
+            ToShim::Listener | ToShim::Disk | ToShim::Held(_) => matches!(answer, FromShim::Fd | FromShim::Refused { .. }),
             _ => matches!(answer, FromShim::Ok | FromShim::Refused { .. }),
         };
         let mut asked = false;
@@ -325,7 +325,7 @@ impl Owner {
     }
 
     /// Waits for the end of what was asked to stop by `deadline`; `None` kills it. A suspension that comes meanwhile does not wait so long.
-    pub(super) async fn finish(&mut self, mut running: Running, deadline: Option<Duration>) -> Result<(), Refusal> {
+    pub(super) async fn finish(&mut self, mut running: Box<Running>, deadline: Option<Duration>) -> Result<(), Refusal> {
         self.publish();
         if let Some(deadline) = deadline {
             let mut end = Deadline::now() + deadline + LAST_WORD;
@@ -413,6 +413,7 @@ impl Owner {
     pub(super) async fn sweep(&mut self) -> bool {
         let (id, link, shim) = (self.record.id, self.record.link.clone(), self.record.id_base);
         self.clear("PortTaken");
+        self.clear("PortsNotGuarded");
         match self.blocking(move |host| host.sweep(id, &link).and_then(|()| host.guard(shim, &[]))).await {
             Ok(()) => {
                 self.clear("SweepFailed");

@@ -30,7 +30,7 @@ impl Owner {
                 Ok((running, suspended)) => {
                     tracing::info!(user = self.record.user, pid = running.pid, "taken up again");
                     self.node.host.calls.adopt(self.record.id);
-                    self.life = Life::Running(running);
+                    self.life = Life::Running(Box::new(running));
                     self.name_taken();
                     self.repair(suspended).await;
                     self.tell_not_shared();
