@@ -67,8 +67,20 @@ impl Owner {
         let FromShim::Status(status) = status else {
             return Err(format!("its shim answered {status:?}"));
         };
-        let Status { version, pid, ready, reason, started_at, sleep, idle_too_long, suspended, last_used_at, running_containers, ports, .. } =
-            status;
+        let Status {
+            version,
+            pid,
+            ready,
+            reason,
+            started_at,
+            sleep,
+            idle_too_long,
+            suspended,
+            last_used_at,
+            running_containers,
+            ports,
+            ..
+        } = status;
         if version < OLDEST {
             return Err(format!("its shim speaks version {version}, the oldest understood is {OLDEST}"));
         }
