@@ -189,7 +189,7 @@ fn x12_testcontainers_work_with_their_reaper() {
     let a = ready(&host, "a");
     let sessions = Sessions::of(&host, false);
     // No registry is reached from here: what stands in for the reaper says what it says, and looks at the socket that it is given.
-    let dockerfile = "FROM busybox\nCMD [ -S /var/run/docker.sock ] && echo ' Started!' && exec nc -lk -p 8080 -e cat\n";
+    let dockerfile = "FROM busybox\nCMD [ -S /var/run/docker.sock ] && echo ' Started!' && exec httpd -f -p 8080\n";
     a.docker(&["build", "-q", "-t", "testcontainers/ryuk:0.8.1", "-"]).env("DOCKER_BUILDKIT", "0").input(dockerfile).limit(BUILD).ok();
     let script = include_str!("clients/containers_for_tests.py");
     let done = login(&sessions, &a, &format!("exec {} -", python().display())).input(script).output();
@@ -307,4 +307,40 @@ fn x12_two_jobs_of_a_runner_check_out_build_run_and_remove_at_once() {
     // The same path works inside the job too.
     let same = "docker run --rm -v \"${DOCKER_HOST#unix://}:${DOCKER_HOST#unix://}\" -e DOCKER_HOST runner docker info --format '{{.ID}}'";
     assert_eq!(login(&sessions, &a, same).ok(), a.docker(&["info", "--format", "{{.ID}}"]).ok());
+}
+
+/// The image's own client, and the programs that `BERTH_TEST_CLIENTS` names, with colons between them.
+#[test]
+fn d02_the_docker_client_does_a_days_work_whatever_its_release() {
+    let host = Host::start();
+    let a = ready(&host, "a");
+    let sessions = Sessions::of(&host, false);
+    let mut clients = vec![host.cache.as_ref().expect("images").client().join("docker")];
+    clients.extend(std::env::var_os("BERTH_TEST_CLIENTS").iter().flat_map(std::env::split_paths));
+    for client in clients {
+        let script = format!(
+            "set -e; docker() {{ {0} \"$@\"; }}; say() {{ echo \"== $*\" >&2; }}
+            cd $HOME; rm -rf day; mkdir day; cd day
+            say version; docker version --format '{{{{.Client.Version}}}} {{{{.Client.APIVersion}}}} {{{{.Server.Version}}}}'; docker info >/dev/null
+            say run; [ \"$(echo in | docker run --rm -i busybox cat)\" = in ]
+            say terminal; script -qec '{0} run --rm -t busybox tty' /dev/null | grep -q /dev/pts/0
+            say detached; docker run -d --name day --health-cmd true busybox sh -c 'echo one; read x < /dev/null; sleep 1000'
+            say exec; [ \"$(echo word | docker exec -i day cat)\" = word ]
+            say logs; until docker logs day | grep -q one; do sleep 0.1; done; timeout 10 {0} logs -f day | grep -qm1 one
+            say attach; timeout -s KILL 5 {0} attach --no-stdin --sig-proxy=false day || true
+            say cp; echo file > f; docker cp f day:/f; docker cp day:/f g; cmp f g
+            say build; printf 'FROM busybox\\nCOPY f /f\\nRUN cat /f > /g\\n' > Dockerfile; DOCKER_BUILDKIT=0 docker build -q -t day:1 . >/dev/null
+            say kit; DOCKER_BUILDKIT=1 docker build -q --no-cache -t day:2 . >/dev/null; [ \"$(docker run --rm day:2 cat /g)\" = file ]
+            say save; docker save day:1 | docker load >/dev/null
+            say events; docker events --since 1m --until 0s --filter event=start --format '{{{{.Action}}}}' | grep -q start
+            say stats; docker stats --no-stream day >/dev/null; docker top day >/dev/null; docker system df >/dev/null
+            say commit; docker commit day day:3 >/dev/null; docker volume create day >/dev/null; docker network create day >/dev/null
+            say remove; docker rm -f day >/dev/null; docker rmi -f day:1 day:2 day:3 >/dev/null; docker volume rm day >/dev/null; docker network rm day >/dev/null
+            say end",
+            client.display()
+        );
+        let done = login(&sessions, &a, &script).output();
+        assert!(done.success() && done.stderr.contains("== end"), "{}: {done:?}", client.display());
+        eprintln!("{}: {}", client.display(), done.stdout.lines().next().unwrap_or_default());
+    }
 }
