@@ -216,7 +216,6 @@ fn h03_the_profile_has_a_range_or_none_and_may_open_to_the_host() {
     refused(&stranger, "127.0.0.1", inside);
     refused(&stranger, &a.address(), inside);
     gets(Some(&a.user), "127.0.0.1", inside, "one");
-    host.start_server();
 }
 
 #[test]

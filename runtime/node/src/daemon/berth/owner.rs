@@ -98,7 +98,7 @@ pub(super) struct Running {
     /// It is to be stopped, nobody uses it.
     pub(super) idle_too_long: Option<Sleep>,
     pub(super) containers: Option<u32>,
-    pub(super) ports: Published,
+    pub(super) ports: Box<Published>,
     /// How it ended, once the shim has said so.
     pub(super) exited: Option<String>,
 }

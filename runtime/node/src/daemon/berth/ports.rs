@@ -44,8 +44,8 @@ pub(super) struct Published {
 }
 
 impl Published {
-    pub(super) fn new(ports: Vec<PublishedPort>) -> Self {
-        Self { ports, due: Some(Instant::now()), last: None, held: BTreeMap::new() }
+    pub(super) fn new(ports: Vec<PublishedPort>) -> Box<Self> {
+        Box::new(Self { ports, due: Some(Instant::now()), last: None, held: BTreeMap::new() })
     }
 }
 
