@@ -76,7 +76,8 @@ const NODE: Rooms = Rooms {
     allowed: &[
         ("daemon", &["berth_runtime", "berth_protocol"]),
         ("shim", &["berth_runtime", "berth_protocol"]),
-        ("link", &["berth_runtime"]),
+        // What profiles say of sleep and ports goes to the shim as it is, and comes back as it is shown.
+        ("link", &["berth_runtime", "berth_protocol"]),
     ],
     leaves: &["link", "descriptor"],
     wiring: &["main", "lib", "bin"],
