@@ -128,8 +128,7 @@ impl Host {
     /// Switches forwarding on and installs the whole nft table. `kept` are the links of corrupt records.
     pub(crate) fn install_network(&mut self, records: &[Record], corrupt: &[Corrupt]) -> Result<()> {
         self.table.forwarding_is_ours = net::forwarding::enable(&self.layout.forwarding())?;
-        let mut entries: Vec<nft::Entry> =
-            records.iter().filter(|r| r.phase == Phase::Present).map(entry).collect();
+        let mut entries: Vec<nft::Entry> = records.iter().filter(|r| r.phase == Phase::Present).map(entry).collect();
         for found in corrupt {
             if let (Some(index), Some(uid)) = (found.index, found.uid)
                 && let Ok((link, address)) = self.link(index)

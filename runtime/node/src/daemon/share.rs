@@ -59,14 +59,15 @@ pub(crate) async fn share(node: &Node, record: &Record) -> Shared {
         tracing::warn!(user = record.user, why, "the berth starts without the user's supplementary groups");
         Vec::new()
     });
-    let (allowed, mut outcomes): (Vec<Wanted>, Vec<(Wanted, Result<Vec<OwnedFd>, String>)>) = {
-        let (good, bad): (Vec<_>, Vec<_>) = wanted.into_iter().map(|w| (refusal(&w.path), w)).partition(|(why, _)| why.is_none());
-        (good.into_iter().map(|(_, w)| w).collect(), bad.into_iter().map(|(why, w)| (w, Err(why.unwrap_or_default()))).collect())
-    };
+    let (mut allowed, mut outcomes) = (Vec::new(), Vec::new());
+    for wanted in wanted {
+        match refusal(&wanted.path) {
+            None => allowed.push(wanted),
+            Some(why) => outcomes.push((wanted, Err(why))),
+        }
+    }
     let account = Account::new(record.uid, record.gid, &groups, record.id_base);
-    let too_many = allowed.len().saturating_sub(MOST_SHARES);
-    let mut allowed = allowed;
-    let beyond = allowed.split_off(allowed.len() - too_many);
+    let beyond = allowed.split_off(allowed.len().min(MOST_SHARES));
     outcomes.extend(beyond.into_iter().map(|w| (w, Err(format!("more than {MOST_SHARES} directories are asked for")))));
     if !allowed.is_empty() {
         let request = Request { uid: record.uid, gid: record.gid, groups, id_base: record.id_base, wanted: allowed.clone() };
