@@ -25,8 +25,8 @@ pub(crate) struct Readiness {
     /// None where the berth has no inotify instance left: then the timer alone drives.
     watch: Option<OwnedFd>,
     asking: Option<Asking>,
-    /// A connection was taken: whoever connects from now on waits in dockerd's own queue.
-    listens: bool,
+    /// Connections are taken, or their rights changed: whoever may connect now waits in dockerd's own queue.
+    news: bool,
     /// When to try again without being told.
     retry_at: Option<Instant>,
     retry: Duration,
@@ -54,7 +54,7 @@ impl Readiness {
         let events = inotify::WatchFlags::CREATE | inotify::WatchFlags::ATTRIB | inotify::WatchFlags::MOVED_TO;
         let watch = inotify::init(flags).and_then(|fd| inotify::add_watch(&fd, folder, events).map(|_| fd)).ok();
         let retry_at = watch.is_none().then(|| now + FIRST_RETRY);
-        Ok(Self { socket: SocketAddrUnix::new(socket)?, watch, asking: None, listens: false, retry_at, retry: FIRST_RETRY })
+        Ok(Self { socket: SocketAddrUnix::new(socket)?, watch, asking: None, news: false, retry_at, retry: FIRST_RETRY })
     }
 
     /// Descriptors to poll for reading.
@@ -67,13 +67,15 @@ impl Readiness {
         self.asking.as_ref().map(|a| a.until).or(self.retry_at)
     }
 
-    pub(crate) fn listens(&self) -> bool {
-        self.listens
+    /// True once after each change that may have opened the socket to others; dockerd sets its rights after it is bound.
+    pub(crate) fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
     }
 
     /// Takes what became readable or due; true once dockerd has answered everything.
     pub(crate) fn advance(&mut self, now: Instant) -> bool {
         let stirred = self.drain_watch();
+        self.news |= stirred && self.asking.is_some();
         if self.asking.is_none() && (stirred || self.retry_at.is_some_and(|at| now >= at)) {
             self.ask(0, now);
         }
@@ -95,7 +97,7 @@ impl Readiness {
         match Asking::begin(&self.socket, question, now) {
             Ok(asking) => {
                 self.asking = Some(asking);
-                self.listens = true;
+                self.news = true;
                 self.retry_at = None;
             }
             // Not bound yet: inotify will tell.

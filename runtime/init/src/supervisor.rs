@@ -124,9 +124,8 @@ impl Supervisor {
 
     fn look_at_dockerd(&mut self, now: Instant) {
         let Some(readiness) = &mut self.readiness else { return };
-        let listened = readiness.listens();
         let ready = readiness.advance(now);
-        if readiness.listens() && !listened {
+        if readiness.take_news() {
             self.channel.tell("listening");
         }
         if ready {

@@ -41,6 +41,9 @@ pub(crate) enum Unreachable {
     NotDocker(&'static str),
     #[error("the socket at /run/docker.sock inside the berth is served from outside of it")]
     Outside,
+    /// dockerd opens it a moment after it is bound.
+    #[error("the rights of /run/docker.sock inside the berth let nobody connect")]
+    Closed,
     #[error("the accept queue of /run/docker.sock inside the berth is full")]
     Busy,
     #[error("cannot {operation} /run/docker.sock inside the berth")]
@@ -79,6 +82,7 @@ impl Inner {
                 Ok(()) => return Ok(socket),
                 Err(Errno::INTR) => {}
                 Err(Errno::CONNREFUSED) => return Err(Unreachable::Absent),
+                Err(Errno::ACCESS) => return Err(Unreachable::Closed),
                 Err(Errno::PROTOTYPE) => return Err(Unreachable::NotDocker("a socket of another type")),
                 Err(Errno::AGAIN) if began.elapsed() < QUEUE => sleep(Duration::from_millis(5)).await,
                 Err(Errno::AGAIN) => return Err(Unreachable::Busy),

@@ -248,6 +248,7 @@ impl Proxy {
             match self.inner.connect_unwatched().await {
                 Ok(inner) => return Ok(inner),
                 Err(Unreachable::Absent) => {}
+                Err(Unreachable::Closed) if known != Engine::Ready => {}
                 Err(error) => {
                     let why = berth_runtime::error::chain(&error);
                     return Err(Answer::new(502, format!("berth: {why}; `berth restart` puts a fresh one there")));

@@ -92,6 +92,7 @@ pub(crate) struct Follower {
 impl Follower {
     pub(crate) async fn follow(self) {
         let (mut engine, mut rest) = (self.state.watch_engine(), self.sleeper.watch());
+        let mut stop = self.state.watch_stop();
         let mut pause = PAUSES.0;
         let mut known = Instant::now();
         let mut told = None;
@@ -102,7 +103,12 @@ impl Follower {
                 return;
             }
             let began = Instant::now();
-            let Err(error) = self.session(&mut known).await;
+            let Err(error) = tokio::select! {
+                biased;
+                // A dockerd that stops waits five seconds for connections that somebody holds open.
+                _ = stop.wait_for(Option::is_some) => return,
+                ended = self.session(&mut known) => ended,
+            };
             if self.sleeper.asleep() {
                 continue;
             }
