@@ -1,4 +1,5 @@
 """Testcontainers for Python as a test suite uses it, its reaper included. Prints `done` at the end."""
+import time
 import urllib.request
 from importlib.metadata import version
 
@@ -20,6 +21,7 @@ with Network() as network:
                 break
             except OSError:
                 assert attempt < 99, address
+                time.sleep(0.1)
         status, output = web.exec(["wget", "-qO-", "http://server/"])
         assert (status, output) == (0, b"served\n"), (status, output)
         reapers = docker.from_env().containers.list(filters={"ancestor": "testcontainers/ryuk:0.8.1"})
