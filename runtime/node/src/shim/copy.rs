@@ -380,7 +380,7 @@ impl Way<'_> {
             self.streak = 0;
         }
         self.pipe = None;
-        if tap.gated() {
+        if self.direction == Direction::Up && tap.gated() {
             return self.read_gated(from, tap);
         }
         // Whatever cannot be written at once has to be kept; when there is much of that already, it is left where it is.

@@ -489,14 +489,12 @@ async fn x11_refusals_and_what_a_stop_cuts_are_written_down_too() {
 async fn a_docker_that_goes_without_a_word_is_answered_for() {
     let rig = Rig::new(|_| {});
     let inner = rig.inner();
-    for read in [true, false] {
+    // What it leaves unread makes a reset of its end.
+    for read in [PING.len(), 1] {
         let mut client = rig.client().await;
         let (mut docker, _) = inner.accept().await.unwrap();
         client.write_all(PING).await.unwrap();
-        docker.readable().await.unwrap();
-        if read {
-            docker.read_exact(&mut vec![0; PING.len()]).await.unwrap();
-        }
+        docker.read_exact(&mut vec![0; read]).await.unwrap();
         drop(docker);
         let answer = String::from_utf8(read_all(client).await).unwrap();
         assert!(answer.starts_with("HTTP/1.1 502") && answer.contains("ended before it answered"), "{answer}");
