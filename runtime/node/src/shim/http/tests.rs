@@ -47,7 +47,9 @@ fn play(parts: &[Part<'_>], cut: &[usize], ended: bool) -> Vec<Finished> {
 }
 
 /// Method, path, status, bytes each way, outcome.
-fn told(calls: &[Finished]) -> Vec<(&str, &str, Option<u16>, u64, u64, Outcome)> {
+type Told<'c> = (&'c str, &'c str, Option<u16>, u64, u64, Outcome);
+
+fn told(calls: &[Finished]) -> Vec<Told<'_>> {
     calls.iter().map(|c| (c.method.as_str(), c.path.as_str(), c.status, c.request_bytes, c.response_bytes, c.outcome)).collect()
 }
 
