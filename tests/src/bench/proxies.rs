@@ -21,8 +21,8 @@ pub(super) struct Proxy {
 }
 
 impl Proxy {
-    /// HAProxy in TCP mode (in HTTP mode attach and exec break), its other defaults kept: one thread per processor, 16 KiB buffers. Splicing,
-    /// which it can be allowed, it does not do between Unix sockets of one host: the line is here so that nobody has to ask.
+    /// HAProxy in TCP mode (in HTTP mode attach and exec break), allowed to splice where it wants to; its other defaults kept: one thread
+    /// per processor, 16 KiB buffers.
     #[track_caller]
     pub(super) fn haproxy(host: &Host, inner: &Path) -> Self {
         let socket = host.slot.dir.join("haproxy.sock");

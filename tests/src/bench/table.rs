@@ -73,8 +73,10 @@ impl Report {
         json!({ "tables": tables, "notes": self.notes, "met": self.met() })
     }
 
-    fn targets(&self) -> impl Iterator<Item = (&Row, &Target)> {
-        self.tables.iter().flat_map(|t| &t.rows).flat_map(|row| row.targets.iter().map(move |target| (row, target)))
+    /// With the title of the table and the name of the row.
+    fn targets(&self) -> impl Iterator<Item = (String, &Target)> {
+        let rows = self.tables.iter().flat_map(|table| table.rows.iter().map(move |row| (table, row)));
+        rows.flat_map(|(table, row)| row.targets.iter().map(move |target| (format!("{}: {}", table.title, row.name), target)))
     }
 }
 
@@ -89,7 +91,7 @@ impl fmt::Display for Report {
         let all = self.targets().count();
         let missed: Vec<_> = self.targets().filter(|(_, target)| !target.met).collect();
         writeln!(f, "{} of {all} targets met", all - missed.len())?;
-        missed.iter().try_for_each(|(row, target)| writeln!(f, "MISSED: {}: {}", row.name, target.what))
+        missed.iter().try_for_each(|(place, target)| writeln!(f, "MISSED: {place}: {}", target.what))
     }
 }
 
@@ -178,7 +180,7 @@ mod tests {
         assert!(!missed.met() && report(1.25).met());
         let text = missed.to_string();
         assert!(text.contains("1.31  MISSED p50 ≤ 1.25 × direct\n"), "{text}");
-        assert!(text.ends_with("0 of 1 targets met\nMISSED: Berth: p50 ≤ 1.25 × direct\n"), "{text}");
+        assert!(text.ends_with("0 of 1 targets met\nMISSED: _ping: Berth: p50 ≤ 1.25 × direct\n"), "{text}");
     }
 
     #[test]

@@ -32,6 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(180);
 
 const MS: f64 = 1e6;
 const MIB: f64 = (1 << 20) as f64;
+/// Much less than a sleeping Docker has in pages of its programs.
+const LEAST_TAKEN: f64 = 16.0 * MIB;
 
 /// Measures and takes everything away again.
 #[track_caller]
@@ -75,6 +77,8 @@ fn frozen(host: &Host, image: &std::path::Path, rounds: usize, progress: &Progre
     tar_run.arg("-C").arg(&host.slot.dir).arg("./second").limit(PATIENCE).ok();
     host.berth(["image", "import"]).arg(&tar).args(["--name", "second"]).limit(PATIENCE).ok();
     fs::remove_file(&tar).expect("remove the tar");
+    rustix::fs::sync();
+    forget(&host.state_dir.join("images"));
 
     progress.say(&format!("starting {} berths", 2 * BERTHS));
     let mut sleepers: Vec<Sleeper<'_>> = (0..2 * BERTHS)
@@ -123,8 +127,8 @@ fn frozen(host: &Host, image: &std::path::Path, rounds: usize, progress: &Progre
             progress.say(&format!("{} of {wanted} wakes", kept.count() + lost.count()));
         }
     }
-    report.tables.insert(0, table(&kept, &lost));
     let mean = taken.iter().sum::<f64>() / taken.len().max(1) as f64;
+    report.tables.insert(0, table(&kept, &lost, mean));
     report.notes.push(format!(
         "Frozen: {} s each, one woken at a time; a new connection and `_ping` by the berth's user. Reclaimed: {:.0} MiB each on average, right after freezing.",
         FROZEN.as_secs(),
@@ -132,7 +136,8 @@ fn frozen(host: &Host, image: &std::path::Path, rounds: usize, progress: &Progre
     ));
 }
 
-fn table(kept: &Samples, lost: &Samples) -> Table {
+/// `taken`: bytes that each reclaim brought, on average.
+fn table(kept: &Samples, lost: &Samples, taken: f64) -> Table {
     let row = |name: &str, samples: &Samples, targets: Vec<Target>| Row {
         name: name.into(),
         figures: vec![Some(samples.p50()), Some(samples.p99()), Some(samples.percentile(100.0)), Some(samples.count() as f64)],
@@ -140,10 +145,29 @@ fn table(kept: &Samples, lost: &Samples) -> Table {
     };
     let kept_targets =
         vec![Target::at_most("p50", kept.p50(), 10.0 * MS, "10 ms"), Target::at_most("p99", kept.p99(), 100.0 * MS, "100 ms")];
-    let lost_targets = vec![Target::at_most("p99", lost.p99(), 300.0 * MS, "300 ms")];
+    // Where nothing was taken, the row is the other one again.
+    let lost_targets =
+        vec![Target::at_most("p99", lost.p99(), 300.0 * MS, "300 ms"), Target::at_least("reclaimed", taken, LEAST_TAKEN, "16 MiB each")];
     let columns = vec![("p50", Unit::Millis), ("p99", Unit::Millis), ("slowest", Unit::Millis), ("n", Unit::Count)];
     let rows = vec![row("memory kept", kept, kept_targets), row("memory reclaimed", lost, lost_targets)];
     Table { title: "frozen → _ping".into(), columns, rows }
+}
+
+/// Drops the page cache of all files below `dir`: the import has read them, and what the importer is charged for no berth can lose.
+#[track_caller]
+fn forget(dir: &std::path::Path) {
+    for entry in fs::read_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display())).flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => forget(&entry.path()),
+            Ok(kind) if kind.is_file() => {
+                // Advice: pages that somebody maps stay.
+                if let Ok(file) = fs::File::open(entry.path()) {
+                    let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Frozen after a second without use, never stopped.
@@ -211,16 +235,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_percentiles_can_be_missed() {
+    fn every_target_can_be_missed_also_by_a_reclaim_that_brought_nothing() {
         let samples = |times: &[u64]| {
             let mut samples = Samples::default();
             times.iter().for_each(|&ms| samples.push_one(Duration::from_millis(ms)));
             samples
         };
-        let met = |kept: &[u64], lost: &[u64]| -> Vec<bool> {
-            table(&samples(kept), &samples(lost)).rows.iter().flat_map(|row| &row.targets).map(|t| t.met).collect()
+        let met = |kept: &[u64], lost: &[u64], taken: f64| -> Vec<bool> {
+            table(&samples(kept), &samples(lost), taken).rows.iter().flat_map(|row| &row.targets).map(|t| t.met).collect()
         };
-        assert_eq!(met(&[2, 3, 100], &[120, 300]), [true, true, true]);
-        assert_eq!(met(&[2, 11, 101], &[120, 301]), [false, false, false]);
+        assert_eq!(met(&[2, 3, 100], &[120, 300], 20.0 * MIB), [true; 4]);
+        assert_eq!(met(&[2, 11, 101], &[120, 301], 15.0 * MIB), [false; 4]);
     }
 }
