@@ -183,7 +183,8 @@ fn live(node: OwnedFd, start: Start, handed: Handed, (started, freezer): (Starte
     let calls = Arc::new(Calls::open(handed.calls.try_clone()?, owner.clone(), calls_taken)?);
     let limit = connection_limit(max_connections);
     let berth = Berth { node, owner, dns, limit, first_id, handed, started, freezer, ports, idle, link, covers, calls };
-    runtime::Builder::new_current_thread().enable_all().build()?.block_on(berth.live())
+    // The one further thread waits for the disk when the spool of calls is synced.
+    runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build()?.block_on(berth.live())
 }
 
 /// A running berth, before its tasks take their parts of it.
@@ -240,7 +241,7 @@ impl Berth {
         tokio::spawn(channel::follow(started.channel, Arc::clone(&state), Arc::clone(&inner)));
         state.ports.set_rules(ports);
         let (published, looks) = watch::channel(Vec::new());
-        let dialer = ports::Dialer { address: link.address, link: link.name };
+        let dialer = ports::Dialer { address: link.address, link: link.name, inside: ports::Inside::new(started.loopback)? };
         let (address, both) = (link.address, (Arc::clone(&state), Arc::clone(&sleeper)));
         tokio::spawn(ports::Ports::new(both.0, both.1, dialer, owner_uid, first_id, looks).serve());
         let follower = docker::Follower { inner, state: Arc::clone(&state), sleeper: Arc::clone(&sleeper), address, published };
