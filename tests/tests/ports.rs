@@ -22,10 +22,10 @@ fn serve(berth: &Berth, name: &str, publish: &str, text: &str) {
     berth.docker(&["run", "-d", "--name", name, "-p", publish, BUSYBOX, "sh", "-c", &script]).ok();
 }
 
-/// A UDP service in a container that answers `text`.
-fn serve_udp(berth: &Berth, name: &str, port: u16, text: &str) {
+/// A UDP service in a container that answers `text`; `publish` without `:5000/udp`.
+fn serve_udp(berth: &Berth, name: &str, publish: &str, text: &str) {
     berth.copy_probe();
-    let (publish, probe) = (format!("{port}:5000/udp"), "/usr/local/bin/berth-probe:/probe:ro");
+    let (publish, probe) = (format!("{publish}:5000/udp"), "/usr/local/bin/berth-probe:/probe:ro");
     let run = ["run", "-d", "-i", "--name", name, "-p", &publish, "-v", probe, BUSYBOX, "/probe", "listen", "udp", "0.0.0.0:5000", text];
     berth.docker(&run).ok();
 }
@@ -124,7 +124,7 @@ fn h03_a_published_port_is_on_loopback_and_at_the_berths_address_until_its_conta
     assert_eq!((&shown["container"], &shown["container_port"]), (&json!("web"), &json!(80)), "{shown}");
     assert_eq!(a.status()["running_containers"], 1);
 
-    serve_udp(&a, "dns", udp, "datagram");
+    serve_udp(&a, "dns", &udp.to_string(), "datagram");
     await_standing(&a, "udp", udp, "open");
     for at in ["127.0.0.1", &address] {
         assert_eq!(datagram(Some(&a.user), at, udp), "datagram", "at {at}");
@@ -142,6 +142,56 @@ fn h03_a_published_port_is_on_loopback_and_at_the_berths_address_until_its_conta
     // The port is anybody's again.
     until("the port is free", SOON, || TcpListener::bind(("127.0.0.1", tcp)).ok().map(drop));
     until("no container runs", SOON, || (a.status()["running_containers"] == 0).then_some(()));
+}
+
+#[test]
+fn h03_what_is_published_at_127_0_0_1_inside_is_at_127_0_0_1_of_the_host_and_nowhere_else() {
+    let host = Host::start();
+    let (a, b) = (host.new_berth("a"), host.user("b"));
+    a.load_busybox();
+    let (tcp, udp) = (port(&host, 0), port(&host, 1));
+    let address = a.address();
+    serve(&a, "web", &format!("127.0.0.1:{tcp}:80"), "hello");
+    serve_udp(&a, "dns", &format!("127.0.0.1:{udp}"), "datagram");
+    await_standing(&a, "tcp", tcp, "open");
+    await_standing(&a, "udp", udp, "open");
+    for user in [Some(&a.user), None] {
+        for at in ["127.0.0.1", "localhost"] {
+            gets(user, at, tcp, "hello");
+        }
+        assert_eq!(datagram(user, "127.0.0.1", udp), "datagram", "{user:?}");
+    }
+    for at in ["127.0.0.1", &address] {
+        refused(&b, at, tcp);
+        assert_eq!(datagram(Some(&b), at, udp), "", "B at {at}");
+    }
+    refused(&a.user, &address, tcp);
+    assert_eq!(datagram(Some(&a.user), &address, udp), "");
+
+    // More clients, one after the other and all at once, than sockets are kept.
+    let script = format!(
+        "for i in $(seq 150); do exec 3<>/dev/udp/127.0.0.1/{udp}; echo x >&3; timeout 5 dd bs=100 count=1 <&3 2>/dev/null; echo; done;          for i in $(seq 150); do curl -sS --noproxy '*' --max-time 10 http://127.0.0.1:{tcp}/ & done; wait"
+    );
+    let answers = a.user.run("bash").args(["-c", &script]).output().stdout;
+    assert_eq!((answers.matches("datagram").count(), answers.matches("hello").count()), (150, 150), "{answers}");
+
+    // What the tenant does to his loopback, and to the door there, is his loss for that time.
+    a.sh("ip link set lo down").ok();
+    let began = Instant::now();
+    assert_ne!(curl(Some(&a.user), &[], "127.0.0.1", tcp).status, 0);
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    a.sh("ip link set lo up").ok();
+    gets(Some(&a.user), "127.0.0.1", tcp, "hello");
+    a.exec(&["bash", "-c", "for i in $(seq 300); do echo forged > /dev/tcp/127.169.254.1/53 & done; sleep 0.2; kill $(jobs -p); true"])
+        .ok();
+    gets(Some(&a.user), "127.0.0.1", tcp, "hello");
+
+    a.docker(&["rm", "-f", "web", "dns"]).ok();
+    await_gone(&a, "tcp", tcp);
+    await_gone(&a, "udp", udp);
+    refused(&a.user, "127.0.0.1", tcp);
+    assert_eq!(datagram(Some(&a.user), "127.0.0.1", udp), "");
+    until("nothing is guarded any more", SOON, || guards(&host).is_empty().then_some(()));
 }
 
 #[test]
@@ -226,7 +276,7 @@ fn n06_a_published_port_is_its_users_and_roots_and_nobody_answers_in_his_place()
     let (tcp, udp) = (port(&host, 0), port(&host, 1));
     let address = a.address();
     serve(&a, "web", &format!("{tcp}:80"), "hello");
-    serve_udp(&a, "dns", udp, "datagram");
+    serve_udp(&a, "dns", &udp.to_string(), "datagram");
     await_standing(&a, "tcp", tcp, "open");
     await_standing(&a, "udp", udp, "open");
     for at in ["127.0.0.1", &address] {

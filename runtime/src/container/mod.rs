@@ -97,4 +97,6 @@ pub struct Started {
     /// Bound inside the container's network namespace at [`net::DNS_ADDRESS`], port 53.
     pub dns_udp: UdpSocket,
     pub dns_tcp: TcpListener,
+    /// The way to what listens at the container's 127.0.0.1 only.
+    pub loopback: net::Loopback,
 }

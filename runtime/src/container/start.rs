@@ -76,6 +76,7 @@ pub fn start(bundle: &Bundle, mounts: Vec<OwnedFd>, undo: &mut Undo) -> Result<S
         channel,
         dns_udp: made.dns_udp,
         dns_tcp: made.dns_tcp,
+        loopback: made.loopback,
     })
 }
 
@@ -86,6 +87,7 @@ struct Made {
     disk: OwnedFd,
     dns_udp: UdpSocket,
     dns_tcp: TcpListener,
+    loopback: net::Loopback,
 }
 
 /// Does for the children what only host root may do, in the order in which they ask.
@@ -112,16 +114,16 @@ fn serve_stage(bundle: &Bundle, undo: &mut Undo, mut stage: Child, socket: Borro
     let (Some(root), Some(disk)) = (fds.next(), fds.next()) else {
         return Err(Error::Child { detail: "no descriptors of root and disk came".into() });
     };
-    let (dns_udp, dns_tcp) = in_network_of(pid, || {
+    let (dns_udp, dns_tcp, loopback) = in_network_of(pid, || {
         let udp = UdpSocket::bind((net::DNS_ADDRESS, 53)).step("bind", "the DNS socket")?;
         let tcp = TcpListener::bind((net::DNS_ADDRESS, 53)).step("bind", "the DNS listener")?;
-        Ok((udp, tcp))
+        Ok((udp, tcp, net::Loopback::open(net::DOOR)?))
     })?;
     send(socket, &ToChild::Go, &[])?;
     // The pair closes on a successful exec; a word before that is a failure.
     match receive::<FromChild>(socket) {
         Ok((FromChild::Failed { detail }, _)) => Err(Error::Child { detail }),
-        _ => Ok(Made { pid, pidfd, root, disk, dns_udp, dns_tcp }),
+        _ => Ok(Made { pid, pidfd, root, disk, dns_udp, dns_tcp, loopback }),
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod forwarding;
 pub mod link;
+mod loopback;
 pub mod nft;
 
 use std::{
@@ -15,6 +16,7 @@ use berth_sys::socket::network_cookie;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, Step};
+pub use loopback::{DATAGRAMS, DOOR, Loopback};
 
 /// Next hop as seen from inside; every berth has the same, on its own link.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);

@@ -9,40 +9,48 @@ use tokio::{
     time::timeout,
 };
 
+use super::inside::{Datagrams, Inside};
 use crate::shim::docker::Reach;
 
 /// How long the berth may take to accept.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The way into the berth: its own address over its own link, whatever the tenant does to his end of it.
-#[derive(Clone, Debug)]
+/// The way into the berth: its own address over its own link, whatever the tenant does to his end of it, or its loopback.
+#[derive(Debug)]
 pub(crate) struct Dialer {
     pub(crate) address: Ipv4Addr,
     /// Host end of the berth's link. Without it, a link that the tenant removed would leave only the host's default route.
     pub(crate) link: String,
+    pub(crate) inside: Inside,
 }
 
 impl Dialer {
-    /// Why a published port cannot be reached from here.
-    pub(super) fn cannot(&self, reach: Reach) -> Option<String> {
-        match reach {
-            Reach::Berth => None,
-            Reach::Loopback => Some("it is published at the berth's own 127.0.0.1 only; publish it without an address".into()),
+    pub(super) async fn tcp(&self, port: u16, reach: Reach) -> io::Result<std::net::TcpStream> {
+        let connected = timeout(PATIENCE, async {
+            let (socket, address) = match reach {
+                Reach::Berth => (self.outside()?, self.address),
+                Reach::Loopback => (self.inside.tcp().await?, Ipv4Addr::LOCALHOST),
+            };
+            socket.set_nodelay(true)?;
+            socket.connect(SocketAddr::from((address, port))).await
+        });
+        connected.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??.into_std()
+    }
+
+    /// `WouldBlock` when there are too many at the loopback already.
+    pub(super) async fn udp(&self, port: u16, reach: Reach) -> io::Result<Datagrams> {
+        if reach == Reach::Loopback {
+            return self.inside.udp(port);
         }
-    }
-
-    pub(super) async fn tcp(&self, port: u16, _reach: Reach) -> io::Result<std::net::TcpStream> {
-        let socket = TcpSocket::new_v4()?;
-        self.tie(&socket)?;
-        socket.set_nodelay(true)?;
-        let connected = timeout(PATIENCE, socket.connect(SocketAddr::from((self.address, port)))).await;
-        connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??.into_std()
-    }
-
-    pub(super) async fn udp(&self, port: u16, _reach: Reach) -> io::Result<UdpSocket> {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
         self.tie(&socket)?;
         socket.connect((self.address, port)).await?;
+        Ok(socket.into())
+    }
+
+    fn outside(&self) -> io::Result<TcpSocket> {
+        let socket = TcpSocket::new_v4()?;
+        self.tie(&socket)?;
         Ok(socket)
     }
 

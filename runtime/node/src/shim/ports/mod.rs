@@ -9,12 +9,14 @@
 //!
 //! The shim binds and does not listen; the node, which takes no port from anybody who does not hold it ([`Board::show`]), keeps strangers
 //! from it; only then it is served. `[::1]` at the same port is reserved and never served, so that no stranger's service stands behind
-//! `localhost`. What is served goes to the berth's own address, over the berth's own link and nowhere else.
+//! `localhost`. What is served goes to the berth's own address, over the berth's own link and nowhere else; or, where it is published at
+//! 127.0.0.1 inside, to that, through sockets of the berth's own network ([`inside`]).
 
 mod bind;
 mod board;
 mod dial;
 mod holder;
+mod inside;
 mod tcp;
 mod udp;
 
@@ -38,13 +40,14 @@ use bind::{Bound, Refused};
 pub(crate) use board::Board;
 pub(crate) use dial::Dialer;
 use holder::Holder;
+pub(crate) use inside::Inside;
 
 /// Most published ports that are looked after; more are reachable at the berth's address only.
 const MOST: usize = 200;
 /// TCP connections, and UDP clients, at once in one berth.
 pub(crate) const CONNECTIONS: usize = 512;
-/// Descriptors that ports may take: four for each port, two for each connection, one for each UDP client.
-pub(crate) const DESCRIPTORS: u64 = (4 * MOST + 3 * CONNECTIONS) as u64;
+/// Descriptors that ports may take: four for each port, two for each connection, one for each UDP client, and those to the loopback inside.
+pub(crate) const DESCRIPTORS: u64 = (4 * MOST + 3 * CONNECTIONS + berth_runtime::net::DATAGRAMS + 4) as u64;
 /// How often a taken port is tried again.
 const RETRY: Duration = Duration::from_secs(30);
 /// The same while it is only the node that has not let go of it yet.
@@ -158,7 +161,7 @@ impl Ports {
             let known = self.ports.remove(&key).map(|port| port.state);
             let state = match known {
                 Some(held @ (Stage::Pending(_) | Stage::Open { .. })) => held,
-                _ => self.hold(key, reach, rules, suspended),
+                _ => self.hold(key, rules, suspended),
             };
             let state = match state {
                 Stage::Pending(_) if rules.open_to == OpenTo::Host || board.is_guarded(key) => self.open(key, reach, state),
@@ -168,11 +171,11 @@ impl Ports {
         }
     }
 
-    fn hold(&self, key: Key, reach: Reach, rules: Rules, suspended: bool) -> Stage {
+    fn hold(&self, key: Key, rules: Rules, suspended: bool) -> Stage {
         if suspended {
             return Stage::NotAllowed("closed while the berth is suspended".into());
         }
-        if let Some(reason) = not_allowed(key.1, rules).or_else(|| self.shared.dialer.cannot(reach)) {
+        if let Some(reason) = not_allowed(key.1, rules) {
             return Stage::NotAllowed(reason);
         }
         let bound = match Bound::new(key) {

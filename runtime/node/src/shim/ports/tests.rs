@@ -29,7 +29,7 @@ fn fixture(rules: Rules) -> Fixture {
     let (freezer, files) = fake_freezer();
     let sleeper = Arc::new(Sleeper::new(Arc::clone(&state), "alice", freezer, Idle::default()));
     let (published, looks) = watch::channel(Vec::new());
-    let dialer = Dialer { address: BERTH, link: String::new() };
+    let dialer = Dialer { address: BERTH, link: String::new(), inside: inside::tests::inside() };
     state.ports.set_rules(rules);
     let events = state.listen();
     // The shim's uid is one that holds nothing here.
@@ -143,6 +143,39 @@ async fn h03_datagrams_go_both_ways_for_several_clients() {
                 let (length, from) = client.recv_from(&mut buffer).unwrap();
                 assert_eq!((&buffer[..length], from.port()), (format!("{round} {number}").as_bytes(), port));
             }
+        }
+    });
+    asked.await.unwrap();
+}
+
+#[tokio::test]
+async fn h03_more_udp_clients_of_the_loopback_inside_than_there_are_sockets_are_answered_all() {
+    let echo = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = echo.local_addr().unwrap().port();
+    thread::spawn(move || {
+        let mut buffer = [0; 64];
+        while let Ok((length, peer)) = echo.recv_from(&mut buffer) {
+            let _ = echo.send_to(&buffer[..length], peer);
+        }
+    });
+    let state = Arc::new(State::new());
+    let (freezer, _files) = fake_freezer();
+    let sleeper = Arc::new(Sleeper::new(Arc::clone(&state), "alice", freezer, Idle::default()));
+    let dialer = Dialer { address: BERTH, link: String::new(), inside: inside::tests::inside() };
+    let ports = Ports::new(state, sleeper, dialer, 4711, 2_000_224_256, watch::channel(Vec::new()).1);
+    // In one network both cannot have one port: here another one stands for the host's.
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let there = socket.local_addr().unwrap();
+    let _serving = AbortOnDropHandle::new(tokio::spawn(udp::serve(socket, Arc::clone(&ports.shared), port, Reach::Loopback)));
+    let asked = tokio::task::spawn_blocking(move || {
+        let clients = [(); berth_runtime::net::DATAGRAMS * 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+        // In the second round each of them has been forgotten meanwhile.
+        for (number, client) in clients.iter().enumerate().cycle().take(clients.len() * 2) {
+            client.set_read_timeout(Some(SOON)).unwrap();
+            client.send_to(number.to_string().as_bytes(), there).unwrap();
+            let mut buffer = [0; 64];
+            let length = client.recv(&mut buffer).unwrap();
+            assert_eq!(buffer[..length], *number.to_string().as_bytes());
         }
     });
     asked.await.unwrap();

@@ -10,11 +10,11 @@ use std::{
 use tokio::{
     net::UdpSocket,
     sync::OwnedSemaphorePermit,
-    task::{JoinSet, consume_budget},
+    task::{AbortHandle, JoinSet, consume_budget},
     time::{Instant, sleep, timeout, timeout_at},
 };
 
-use super::{CONNECTIONS, Shared};
+use super::{CONNECTIONS, Shared, inside::Datagrams};
 use crate::shim::{docker::Reach, scratch};
 
 /// How long a client that says and hears nothing is remembered.
@@ -30,22 +30,28 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// One client of a port.
 #[derive(Clone)]
 struct Flow {
-    inside: Arc<UdpSocket>,
+    inside: Arc<Datagrams>,
     heard: Arc<Mutex<Instant>>,
+}
+
+/// The clients of one port, each with the task that brings him his answers.
+#[derive(Default)]
+struct Flows {
+    known: HashMap<SocketAddr, (Flow, AbortHandle)>,
+    answers: JoinSet<SocketAddr>,
 }
 
 /// Carries datagrams until dropped. A datagram that cannot be passed on now is lost, as datagrams are.
 pub(super) async fn serve(socket: UdpSocket, shared: Arc<Shared>, port: u16, reach: Reach) {
     let socket = Arc::new(socket);
-    let mut flows: HashMap<SocketAddr, Flow> = HashMap::new();
-    let mut answers: JoinSet<SocketAddr> = JoinSet::new();
+    let mut flows = Flows::default();
     let mut told = false;
     loop {
         consume_budget().await;
         let ready = tokio::select! {
             biased;
-            Some(ended) = answers.join_next() => {
-                ended.ok().and_then(|client| flows.remove(&client));
+            Some(ended) = flows.answers.join_next() => {
+                ended.ok().and_then(|client| flows.known.remove(&client));
                 continue;
             }
             ready = socket.readable() => ready,
@@ -54,7 +60,7 @@ pub(super) async fn serve(socket: UdpSocket, shared: Arc<Shared>, port: u16, rea
         let received = scratch::with(|buffer| {
             let (length, client) = socket.try_recv_from(buffer)?;
             // What knows its way is not copied.
-            let passed = flows.get(&client).map(|flow| flow.pass(&buffer[..length]));
+            let passed = flows.known.get(&client).map(|(flow, _)| flow.pass(&buffer[..length]));
             Ok::<_, io::Error>(passed.is_none().then(|| (client, buffer[..length].to_vec())))
         });
         let first = match received {
@@ -74,12 +80,30 @@ pub(super) async fn serve(socket: UdpSocket, shared: Arc<Shared>, port: u16, rea
             }
             continue;
         };
-        let Ok(inside) = shared.dialer.udp(port, reach).await else { continue };
+        let mut dialed = shared.dialer.udp(port, reach).await;
+        if dialed.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock) && flows.forget_one().await {
+            dialed = shared.dialer.udp(port, reach).await;
+        }
+        let Ok(inside) = dialed else { continue };
         let flow = Flow { inside: Arc::new(inside), heard: Arc::new(Mutex::new(Instant::now())) };
         // A fresh socket is not known to be writable yet.
         let _ = timeout(PATIENCE, flow.inside.send(&datagram)).await;
-        answers.spawn(answer(flow.clone(), Arc::clone(&socket), client, place));
-        flows.insert(client, flow);
+        let task = flows.answers.spawn(answer(flow.clone(), Arc::clone(&socket), client, place));
+        flows.known.insert(client, (flow, task));
+    }
+}
+
+impl Flows {
+    /// Gives up the client who has been silent for longest; false when there is none.
+    async fn forget_one(&mut self) -> bool {
+        let Some(client) = self.known.iter().min_by_key(|(_, (flow, _))| flow.end()).map(|(client, _)| *client) else { return false };
+        if let Some((_, task)) = self.known.remove(&client) {
+            task.abort();
+        }
+        // His socket is back with the end of his task, or somebody else's is.
+        let Some(ended) = self.answers.join_next().await else { return false };
+        ended.ok().and_then(|client| self.known.remove(&client));
+        true
     }
 }
 
