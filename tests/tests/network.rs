@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use berth_tests::{Berth, Host, Outside, Run, dns, outside::Peers, until};
+use berth_tests::{Berth, Host, Outside, Run, berth::BUSYBOX, dns, outside::Peers, until};
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -264,4 +264,18 @@ fn n03_names_are_resolved_inside_and_in_inner_containers_through_a_resolver_on_t
     assert_eq!(many, "done");
     let asked = host.dns.asked();
     assert!((1..=40).all(|i| asked.contains(&name(&format!("m{i}")))), "{asked:?}");
+}
+
+#[test]
+fn h03_ports_that_docker_chooses_are_others_in_each_berth() {
+    let host = Host::start();
+    let chosen = ["a", "b"].map(|name| {
+        let berth = host.new_berth(name);
+        berth.load_busybox();
+        berth.docker(&["run", "-d", "--name", "web", "--expose", "80", "-P", BUSYBOX, "sleep", "300"]).ok();
+        let port = berth.docker(&["port", "web", "80/tcp"]).ok();
+        port.rsplit(':').next().unwrap().parse::<u16>().unwrap()
+    });
+    assert_ne!(chosen[0], chosen[1]);
+    assert!(chosen.iter().all(|port| (32_768..=60_999).contains(port)), "{chosen:?}");
 }

@@ -85,7 +85,17 @@ pub(crate) fn configure_inner(address: Ipv4Addr) -> Result<()> {
             handle.route().add(route).execute().await.map_err(failed("add the inner routes".into()))?;
         }
         Ok(())
-    })
+    })?;
+    let (first, last) = ephemeral_ports(address);
+    let file = "/proc/sys/net/ipv4/ip_local_port_range";
+    fs::write(file, format!("{first} {last}")).step("write", file)
+}
+
+/// Where Docker takes the host ports of `-P`, from the first one on: another place in each of two hundred berths, so that what they publish
+/// meets seldom on the host's 127.0.0.1. The kernel's own range is 32768–60999.
+fn ephemeral_ports(address: Ipv4Addr) -> (u16, u16) {
+    let place = u16::try_from(u32::from(address) % 200).unwrap_or_default();
+    (32_768 + place * 100, 60_999)
 }
 
 fn host_route(address: Ipv4Addr, index: u32) -> RouteMessage {

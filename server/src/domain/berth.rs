@@ -84,6 +84,13 @@ impl Condition {
             "SocketFailed" | "SweepFailed" | "UndoFailed" | "DeleteFailed" | "RecordCorrupt" => {
                 "an administrator: berth doctor, and the log of berth-node".to_owned()
             }
+            "HomeNotMapped" | "PathNotMapped" => {
+                format!(
+                    "work in a directory of the berth instead (berth shell {user}), or ask an administrator; it is tried again at: berth restart {user}"
+                )
+            }
+            "PortTaken" => "publish another port, or end what holds it; meanwhile the port is at the berth's own address".to_owned(),
+            "PortsNotGuarded" => "an administrator: berth doctor, and the log of berth-node".to_owned(),
             _ => return None,
         })
     }
