@@ -204,7 +204,7 @@ fn x02_an_editors_server_lives_in_one_exec_while_the_editor_polls() {
     let host = Host::start();
     let a = ready(&host, "a");
     a.docker(&["run", "-d", "--name", "dev", "-e", "WORD=set", BUSYBOX, "sleep", "1000"]).ok();
-    let mut events = a.docker(&["events", "--filter", "container=dev", "--format", "{{.Action}}"]).spawn();
+    let mut events = a.docker(&["events", "--since", "5m", "--filter", "container=dev", "--format", "{{.Action}}"]).spawn();
     let mut server = a.docker(&["exec", "-i", "-u", "0", "-w", "/tmp", "-e", "VSCODE=1", "dev", "/bin/sh"]).spawn();
     events.line_with("exec_start", SOON);
     for number in 0..40 {
