@@ -192,6 +192,16 @@ fn h03_what_is_published_at_127_0_0_1_inside_is_at_127_0_0_1_of_the_host_and_now
     refused(&a.user, "127.0.0.1", tcp);
     assert_eq!(datagram(Some(&a.user), "127.0.0.1", udp), "");
     until("nothing is guarded any more", SOON, || guards(&host).is_empty().then_some(()));
+
+    // The berth's address is no way round a taken port here, so it is not offered as one.
+    let other = TcpListener::bind(("127.0.0.1", tcp)).expect("free");
+    serve(&a, "web", &format!("127.0.0.1:{tcp}:80"), "again");
+    let detail = await_standing(&a, "tcp", tcp, "taken");
+    assert!(detail.contains("published without 127.0.0.1"), "{detail}");
+    drop(other);
+    a.docker(&["run", "--rm", BUSYBOX, "true"]).ok();
+    await_standing(&a, "tcp", tcp, "open");
+    gets(Some(&a.user), "127.0.0.1", tcp, "again");
 }
 
 #[test]

@@ -118,7 +118,7 @@ pub(super) async fn status(context: &Context, user: &str) -> Outcome {
         output::line(&format!("Docker is at unix://{socket} (eval \"$(berth env)\")."))?;
     }
     if let Some(address) = &berth.address {
-        output::line(&format!("Published ports are at {address}, and at 127.0.0.1 where the list says open."))?;
+        output::line(&format!("Published ports are at {address}, and at 127.0.0.1 where the list says open; -p 127.0.0.1:… only there."))?;
     }
     ports(&berth)?;
     conditions(&berth)?;

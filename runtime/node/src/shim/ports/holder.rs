@@ -7,7 +7,7 @@ use std::{
 use berth_runtime::idmap;
 
 use super::Key;
-use crate::shim::docker::Protocol;
+use crate::shim::docker::{Protocol, Reach};
 
 /// Most bytes of a table of sockets that are read; listening ones come first.
 const MOST_TABLE: u64 = 4 << 20;
@@ -45,7 +45,7 @@ impl Holder {
     }
 
     /// What the owner of a berth may know of it. `own` is the first id of his berth.
-    pub(super) fn sentence(self, owner: u32, own: u32, port: u16, address: Ipv4Addr) -> String {
+    pub(super) fn sentence(self, owner: u32, own: u32, (port, reach): (u16, Reach), address: Ipv4Addr) -> String {
         let who = match self {
             Holder::Uid(uid) if uid == owner => "a process of your own on this host has it",
             Holder::Uid(uid) if uid == own => "it is just being closed",
@@ -55,7 +55,10 @@ impl Holder {
             Holder::Uid(_) => "another user's process has it",
             Holder::Unknown => "something has reserved it",
         };
-        format!("{who}; the container is reachable at {address}:{port}")
+        match reach {
+            Reach::Berth => format!("{who}; the container is reachable at {address}:{port}"),
+            Reach::Loopback => format!("{who}; published without 127.0.0.1 the container is reachable at {address}:{port}"),
+        }
     }
 }
 
@@ -91,11 +94,13 @@ mod tests {
 
     #[test]
     fn h03_the_holder_is_named_as_far_as_the_user_may_know() {
-        let said = |holder: Holder| holder.sentence(1000, 2_000_224_256, 8080, Ipv4Addr::new(10, 213, 0, 9));
+        let at = |reach| move |holder: Holder| holder.sentence(1000, 2_000_224_256, (8080, reach), Ipv4Addr::new(10, 213, 0, 9));
+        let said = at(Reach::Berth);
         assert!(said(Holder::Uid(1000)).starts_with("a process of your own"));
         assert!(said(Holder::Uid(0)).starts_with("a process of root"));
         assert!(said(Holder::Uid(1001)).starts_with("another user's process"));
         assert!(said(Holder::Uid(2_000_224_256 + 65536)).starts_with("another berth"));
-        assert!(said(Holder::Unknown).ends_with("reachable at 10.213.0.9:8080"));
+        assert!(said(Holder::Unknown).ends_with("; the container is reachable at 10.213.0.9:8080"));
+        assert!(at(Reach::Loopback)(Holder::Unknown).contains("published without 127.0.0.1"));
     }
 }

@@ -238,7 +238,9 @@ impl Ports {
         let port = self.ports.get(&(published.protocol, published.port))?;
         let host = match &port.state {
             Stage::NotAllowed(detail) => HostPort::NotAllowed { detail: detail.clone() },
-            Stage::Taken(holder) => HostPort::Taken { detail: holder.sentence(self.owner, self.own, published.port, self.address) },
+            Stage::Taken(holder) => {
+                HostPort::Taken { detail: holder.sentence(self.owner, self.own, (published.port, port.reach), self.address) }
+            }
             Stage::Pending(_) => HostPort::Pending,
             Stage::Open { .. } => HostPort::Open,
         };
