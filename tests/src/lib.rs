@@ -19,6 +19,7 @@ pub mod berth;
 pub mod cache;
 pub mod daemon;
 pub mod dns;
+pub mod exact;
 pub mod host;
 pub mod http;
 pub mod name_service;

@@ -32,9 +32,11 @@
 //! | `send-raw LINK SOURCE DESTINATION PORT` | a UDP packet from a forged address, to the gateway's hardware address |
 //! | `send-ra LINK` | a router advertisement |
 //! | `listen tcp\|udp ADDRESS [TEXT]` | one line when bound, then one per peer; answers TEXT; until standard input ends |
+//! | `echo SOCKET` | takes the place of SOCKET and does there what clients say ([`echo`]); one line when bound; until standard input ends |
 //! | `connect tcp\|udp\|unix ADDRESS [TEXT]` | connects, sends TEXT, `answer` within 2 s |
 #![forbid(unsafe_code)]
 
+mod echo;
 mod exhaust;
 mod files;
 mod identity;
@@ -109,6 +111,7 @@ fn run(words: &[&str]) -> report::Done {
         ["send-ra", link] => link::router_advertisement(link),
         ["listen", kind, address] => sockets::listen(kind, address, ""),
         ["listen", kind, address, text] => sockets::listen(kind, address, text),
+        ["echo", path] => echo::serve(path),
         ["connect", kind, address] => sockets::connect(kind, address, ""),
         ["connect", kind, address, text] => sockets::connect(kind, address, text),
         _ => Err(Failure::Usage),
