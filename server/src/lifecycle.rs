@@ -3,7 +3,7 @@
 
 use std::{io, time::Duration};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// What is under way has so long to end.
@@ -18,11 +18,23 @@ pub struct Lifecycle {
     pub tasks: TaskTracker,
 }
 
+/// The signals that end the service, caught from when this is made: before anything is open that must be closed in order.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    pub fn catch() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+}
+
 impl Lifecycle {
     /// Waits for a signal, then for all tasks.
-    pub async fn run(self) -> io::Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+    pub async fn run(self, signals: Signals) {
+        let Signals { mut terminate, mut interrupt } = signals;
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
@@ -36,7 +48,6 @@ impl Lifecycle {
             }
         };
         self.end(again).await;
-        Ok(())
     }
 
     /// Ends all tasks; `hurry` shortens the wait.

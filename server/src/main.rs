@@ -5,7 +5,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
-use berth_server::{app::App, config::Config, lifecycle::Lifecycle};
+use berth_server::{app::App, config::Config, lifecycle::{Lifecycle, Signals}};
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
@@ -51,11 +51,12 @@ fn main() -> ExitCode {
 
 #[tokio::main(worker_threads = 2)]
 async fn run(config: &Config) -> anyhow::Result<()> {
+    let signals = Signals::catch().context("cannot wait for signals")?;
     let life = Lifecycle::default();
     let app = App::start(config, &life).await?;
     // Without systemd there is nobody to notify.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    life.run().await.context("cannot wait for signals")?;
+    life.run(signals).await;
     app.close().await;
     Ok(())
 }

@@ -46,6 +46,9 @@ impl Daemon {
     pub fn stop(mut self, limit: Duration) -> bool {
         let _ = kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM);
         let status = within(limit, || self.child.try_wait().expect("wait"));
+        if let Some(status) = status.filter(|s| !s.success()) {
+            eprintln!("{}: {status}", self.pid_file.display());
+        }
         self.kill();
         status.is_some_and(|s| s.success())
     }
