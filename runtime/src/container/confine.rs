@@ -12,6 +12,8 @@ use crate::{
 /// Gives up everything: the caller becomes the base id of its container, without a capability, non-dumpable, with `no_new_privs` and a
 /// system-call filter. What it needs of the host it must hold open already.
 pub fn confine(base: u32) -> Result<()> {
+    // Of the program's code, most was needed for the start alone; afterwards `/proc/self` is root's.
+    let _ = berth_sys::code::forget();
     // Capabilities that this kernel does not have, or that are gone already, are refused: nothing to drop.
     for capability in CapabilitySet::all().iter() {
         let _ = remove_capability_from_bounding_set(capability);

@@ -67,6 +67,8 @@ pub fn start(bundle: &Bundle, mounts: Vec<OwnedFd>, undo: &mut Undo) -> Result<S
     let fds: Vec<BorrowedFd<'_>> = [&init, &init_console, &init_channel].into_iter().chain(&mounts).map(AsFd::as_fd).collect();
     send(ours.as_fd(), &ToChild::Bundle(Box::new(bundle.clone())), &fds)?;
     drop((init_console, init_channel, init, mounts));
+    // What was needed so far and what is from here on hardly overlap: the peak is what counts against a bound.
+    let _ = berth_sys::code::forget();
     serve_stage(bundle, undo, stage, ours.as_fd()).map(|made| Started {
         pid: made.pid,
         pidfd: made.pidfd,

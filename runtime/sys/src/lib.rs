@@ -1,5 +1,6 @@
 //! System calls that nix and rustix lack, each in a small safe wrapper. The only crate of Berth that may hold `unsafe`.
 
+pub mod code;
 pub mod descriptor;
 pub mod keyring;
 pub mod keys;

@@ -19,7 +19,7 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::{Errno, fcntl_dupfd_cloexec},
-    net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown},
+    net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt::set_socket_send_buffer_size},
     pipe::{SpliceFlags, splice},
 };
 use tokio::io::{Interest, unix::AsyncFd};
@@ -29,6 +29,7 @@ use super::{
     http::{Budget, Store},
     pipe::{Lease, Pool},
     scratch,
+    spin::Waits,
 };
 use crate::descriptor::watch;
 
@@ -43,6 +44,8 @@ const SHORT_STREAK: u32 = 1;
 const MUCH: u64 = 256 * 1024;
 /// Rounds without a wait after which others get their turn.
 const TURN: u32 = 16;
+/// What may be under way to a receiver of a stream, in bytes, if the host allows that much: the fewer waits for room, the better.
+const UNDER_WAY: usize = 1 << 20;
 
 /// The two directions of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +143,16 @@ impl End {
         crate::descriptor::watch_socket(self.socket.into_inner())
     }
 
+    /// Returns when the other end has closed both ways, or is gone; bytes that wait to be read, and a half-close, are no reason.
+    pub(crate) async fn gone(&self) -> io::Result<()> {
+        // Asked for nothing but urgent data, epoll(7) tells of hang-ups and errors alone.
+        let watched = watch(fcntl_dupfd_cloexec(self.socket.get_ref(), 3)?, Interest::PRIORITY)?;
+        while !hung_up(self.socket.get_ref()) {
+            watched.ready(Interest::PRIORITY).await?.clear_ready();
+        }
+        Ok(())
+    }
+
     /// To be called when a write would block: the next [`End::poll_room`] waits.
     fn full(&self, cx: &mut Context<'_>) -> io::Result<()> {
         match self.room.get() {
@@ -185,6 +198,7 @@ pub(crate) struct Relay<'p> {
     up: Way<'p>,
     down: Way<'p>,
     refusal: Option<Answer>,
+    waits: Waits,
 }
 
 impl<'p> Relay<'p> {
@@ -202,8 +216,10 @@ impl<'p> Relay<'p> {
             streak: 0,
             ending: false,
             over: false,
+            moved: None,
+            widened: false,
         };
-        Self { client, inner, up: way(Direction::Up), down: way(Direction::Down), refusal: None }
+        Self { client, inner, up: way(Direction::Up), down: way(Direction::Down), refusal: None, waits: Waits::new() }
     }
 
     /// Carries both directions until there is a reason to stop; to be called again after [`Stop::Asleep`].
@@ -214,7 +230,31 @@ impl<'p> Relay<'p> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, tap: &mut impl Beside) -> Poll<io::Result<Stop>> {
-        let Self { client, inner, up, down, refusal } = self;
+        for _ in 0..TURN {
+            if let Poll::Ready(done) = self.carry(cx, tap) {
+                return Poll::Ready(done);
+            }
+            for way in [&mut self.up, &mut self.down] {
+                match way.moved.take() {
+                    Some(length) if length < LARGE => self.waits.carried(way.direction),
+                    Some(_) => self.waits.streams(),
+                    None => {}
+                }
+            }
+            let idle = self.up.idle() && self.down.idle() && self.refusal.is_none();
+            if !idle || !self.waits.wait(self.inner.socket(), self.client.socket()) {
+                break;
+            }
+            // Which one, its next read tells.
+            self.up.eager = true;
+            self.down.eager = true;
+        }
+        // Whatever came since the last look wakes us.
+        Poll::Pending
+    }
+
+    fn carry(&mut self, cx: &mut Context<'_>, tap: &mut impl Beside) -> Poll<io::Result<Stop>> {
+        let Self { client, inner, up, down, refusal, .. } = self;
         // Answers first: their end is written down before the client's is noticed.
         if let Poll::Ready(Some(stop)) = down.poll(cx, inner, client, tap)? {
             return Poll::Ready(Ok(stop));
@@ -252,6 +292,10 @@ struct Way<'p> {
     /// The sender will send no more.
     ending: bool,
     over: bool,
+    /// Length of the last message since the relay looked.
+    moved: Option<usize>,
+    /// The receiver's socket was given room for a stream.
+    widened: bool,
 }
 
 /// What one attempt to carry something came to.
@@ -269,6 +313,15 @@ enum Step {
 }
 
 impl Way<'_> {
+    /// Nothing is held, and more may come.
+    fn idle(&self) -> bool {
+        !self.over
+            && !self.ending
+            && !self.full
+            && self.at == self.held.bytes().len()
+            && self.pipe.as_ref().is_none_or(|pipe| pipe.held == 0)
+    }
+
     /// Carries until there is nothing more to do now; `None` when this direction has ended.
     fn poll(&mut self, cx: &mut Context<'_>, from: &End, to: &End, tap: &mut impl Beside) -> Poll<io::Result<Option<Stop>>> {
         let mut turn = 0;
@@ -309,6 +362,9 @@ impl Way<'_> {
                 }
                 step
             };
+            if let Step::Carried(length) = step {
+                self.moved = Some(length);
+            }
             match step {
                 Step::Carried(length) if length >= LARGE => self.streak = self.streak.saturating_add(1),
                 Step::Carried(_) => {
@@ -365,6 +421,10 @@ impl Way<'_> {
         if self.streak >= wanted && unseen >= LARGE as u64 {
             self.pipe = self.pipe.take().or_else(|| self.pipes.lend());
             if let Some(pipe) = &mut self.pipe {
+                if !std::mem::replace(&mut self.widened, true) {
+                    // What it is by default does too.
+                    let _ = set_socket_send_buffer_size(to.socket(), UNDER_WAY);
+                }
                 let most = usize::try_from(unseen).map_or(pipe.capacity(), |unseen| unseen.min(pipe.capacity()));
                 return match again(|| splice(from.socket(), None, pipe.input(), None, most, FLAGS)) {
                     Ok(0) => Ok((Step::End, false)),
@@ -405,7 +465,13 @@ impl Way<'_> {
             if !peek {
                 self.held.hold(&buffer[written..length]);
             } else if written > 0 {
-                again(|| recv(from.socket(), &mut buffer[..written], RecvFlags::empty()))?;
+                let mut rest = written;
+                while rest > 0 {
+                    match again(|| recv(from.socket(), &mut buffer[..rest], RecvFlags::empty()))? {
+                        (_, 0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                        (_, length) => rest -= length,
+                    }
+                }
             }
             let step = if peek && written == 0 { Step::Full } else { Step::Carried(length) };
             Ok((step, length < buffer.len() && !peek))

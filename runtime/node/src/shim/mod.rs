@@ -28,6 +28,7 @@ mod ports;
 mod proxy;
 mod scratch;
 mod sleep;
+mod spin;
 mod state;
 mod tap;
 mod usage;
@@ -184,7 +185,9 @@ fn live(node: OwnedFd, start: Start, handed: Handed, (started, freezer): (Starte
     let limit = connection_limit(max_connections);
     let berth = Berth { node, owner, dns, limit, first_id, handed, started, freezer, ports, idle, link, covers, calls };
     // The one further thread waits for the disk when the spool of calls is synced.
-    runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build()?.block_on(berth.live())
+    let mut runtime = runtime::Builder::new_current_thread();
+    // A stream that always has something to carry does not keep the others from being looked at.
+    runtime.enable_all().max_blocking_threads(1).event_interval(8).build()?.block_on(berth.live())
 }
 
 /// A running berth, before its tasks take their parts of it.
