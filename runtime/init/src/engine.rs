@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     ffi::OsString,
     fs::{self, File},
-    io::Read,
+    io::{ErrorKind, Read},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -18,11 +18,41 @@ pub(crate) const DOCKER_SOCKET: &str = "/run/docker.sock";
 const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 const DAEMON_JSON: &str = "/etc/docker/daemon.json";
 const CONTAINERD_CONFIG: &str = "/etc/containerd/config.toml";
-/// Used where the image has none: Kubernetes' side of containerd costs start time and memory, and dockerd leaves it off too.
-const OUR_CONTAINERD_CONFIG: (&str, &str) =
-    ("/run/berth/containerd.toml", "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n");
-/// More than any real daemon.json; what is longer counts as unreadable.
-const MOST_JSON: u64 = 1 << 20;
+/// What Debian's containerd (bookworm to sid) ships there: nobody's choice.
+const DEBIANS_CONTAINERD_CONFIG: &str = r#"
+version = 2
+[plugins]
+[plugins."io.containerd.grpc.v1.cri"]
+[plugins."io.containerd.grpc.v1.cri".cni]
+bin_dir = "/usr/lib/cni"
+conf_dir = "/etc/cni/net.d"
+[plugins."io.containerd.internal.v1.opt"]
+path = "/var/lib/containerd/opt"
+"#;
+const OUR_CONTAINERD_CONFIG_FILE: &str = "/run/berth/containerd.toml";
+/// Used where nobody configured one. What a Docker engine never asks for costs start time and memory: Kubernetes' side (the containerd
+/// that dockerd starts itself lacks it too), and snapshotters that need another file system or block devices.
+/// Names that a containerd does not know do no harm.
+const OUR_CONTAINERD_CONFIG: &str = r#"version = 2
+disabled_plugins = [
+  "io.containerd.grpc.v1.cri",
+  "io.containerd.cri.v1.images",
+  "io.containerd.cri.v1.runtime",
+  "io.containerd.podsandbox.controller.v1.podsandbox",
+  "io.containerd.nri.v1.nri",
+  "io.containerd.snapshotter.v1.aufs",
+  "io.containerd.snapshotter.v1.blockfile",
+  "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.devmapper",
+  "io.containerd.snapshotter.v1.erofs",
+  "io.containerd.snapshotter.v1.zfs",
+]
+
+[plugins."io.containerd.internal.v1.opt"]
+  path = "/var/lib/containerd/opt"
+"#;
+/// More than any real configuration; what is longer counts as unreadable, or as configured.
+const MOST_CONFIG: u64 = 1 << 20;
 
 /// A program and its arguments, environment additions included.
 #[derive(Clone, Debug)]
@@ -67,9 +97,9 @@ fn executable(file: &Path) -> bool {
 /// The command lines, by what the image configures itself.
 pub(crate) fn launch(programs: Programs, arguments: &Arguments, path: &str) -> Engine {
     let mut containerd = vec!["--address".into(), CONTAINERD_SOCKET.into(), "--log-level".into(), "warn".into()];
-    if !Path::new(CONTAINERD_CONFIG).exists() {
-        let (file, text) = OUR_CONTAINERD_CONFIG;
-        match fs::write(file, text) {
+    if !configured(Path::new(CONTAINERD_CONFIG)) {
+        let file = OUR_CONTAINERD_CONFIG_FILE;
+        match fs::write(file, OUR_CONTAINERD_CONFIG) {
             Ok(()) => containerd.extend(["--config".into(), file.into()]),
             Err(error) => console::say(&format!("{file}: {error}; containerd starts with its own defaults")),
         }
@@ -110,6 +140,23 @@ pub(crate) fn launch(programs: Programs, arguments: &Arguments, path: &str) -> E
     }
 }
 
+/// Whether somebody wrote this configuration of containerd; what cannot be read is containerd's to complain about.
+fn configured(file: &Path) -> bool {
+    let read = |file: File| {
+        let mut text = String::new();
+        file.take(MOST_CONFIG).read_to_string(&mut text).map(|_| text)
+    };
+    match File::open(file).and_then(read) {
+        Ok(text) => !lines(&text).eq(lines(DEBIANS_CONTAINERD_CONFIG)),
+        Err(error) => error.kind() != ErrorKind::NotFound,
+    }
+}
+
+/// What a configuration says, line by line.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().map(str::trim).filter(|line| !line.is_empty())
+}
+
 /// The flags that daemon.json does not settle already: dockerd refuses to start with a setting in both places.
 fn dockerd_flags<'a>(flags: impl Iterator<Item = &'a String>, keys: &BTreeSet<String>) -> Vec<String> {
     flags.filter(|flag| !settled(flag, keys)).cloned().collect()
@@ -130,7 +177,7 @@ fn settled(flag: &str, keys: &BTreeSet<String>) -> bool {
 fn daemon_json_keys(file: &Path) -> BTreeSet<String> {
     let mut text = Vec::new();
     let Ok(handle) = File::open(file) else { return BTreeSet::new() };
-    match handle.take(MOST_JSON).read_to_end(&mut text).map_err(|e| e.to_string()).and_then(|_| keys(&text)) {
+    match handle.take(MOST_CONFIG).read_to_end(&mut text).map_err(|e| e.to_string()).and_then(|_| keys(&text)) {
         Ok(keys) => keys,
         Err(reason) => {
             console::say(&format!("{}: {reason}", file.display()));
@@ -186,6 +233,26 @@ mod tests {
         assert!(keys(b"{").is_err() && keys(b"[]").is_err());
         let dir = tempfile::tempdir().unwrap();
         assert!(daemon_json_keys(&dir.path().join("daemon.json")).is_empty());
+    }
+
+    #[test]
+    fn what_somebody_wrote_for_containerd_is_heeded() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.toml");
+        assert!(!configured(&file));
+        let shipped = "version = 2\n\n[plugins]\n  [plugins.\"io.containerd.grpc.v1.cri\"]\n    [plugins.\"io.containerd.grpc.v1.cri\".cni]\n      \
+                       bin_dir = \"/usr/lib/cni\"\n      conf_dir = \"/etc/cni/net.d\"\n  [plugins.\"io.containerd.internal.v1.opt\"]\n    \
+                       path = \"/var/lib/containerd/opt\"\n";
+        fs::write(&file, shipped).unwrap();
+        assert!(!configured(&file));
+        for own in
+            [shipped.replace("/usr/lib/cni", "/opt/cni"), format!("{shipped}[debug]\n"), String::new(), "disabled_plugins = []".into()]
+        {
+            fs::write(&file, own).unwrap();
+            assert!(configured(&file));
+        }
+        fs::write(&file, b"\xff").unwrap();
+        assert!(configured(&file));
     }
 
     #[test]

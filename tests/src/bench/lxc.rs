@@ -116,12 +116,32 @@ fn command_line(berth: &Berth<'_>, name: &str) -> Vec<String> {
     let runs = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name);
     let pid = berth.group_pids("payload").into_iter().find(runs).unwrap_or_else(|| panic!("no {name} runs in the berth"));
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).expect("read a command line");
-    String::from_utf8_lossy(&bytes).split_terminator('\0').map(str::to_owned).collect()
+    without_config(String::from_utf8_lossy(&bytes).split_terminator('\0').map(str::to_owned))
+}
+
+/// A configuration that Berth wrote is no peer's: who starts the image otherwise has what the image brings.
+fn without_config(words: impl Iterator<Item = String>) -> Vec<String> {
+    let mut words = words.peekable();
+    let mut kept = Vec::new();
+    while let Some(word) = words.next() {
+        match word == "--config" && words.peek().is_some_and(|file| file.starts_with("/run/berth/")) {
+            true => drop(words.next()),
+            false => kept.push(word),
+        }
+    }
+    kept
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_configuration_of_berth_is_left_out() {
+        let kept = |text: &str| without_config(text.split(' ').map(str::to_owned)).join(" ");
+        assert_eq!(kept("containerd --config /run/berth/c.toml --log-level warn"), "containerd --log-level warn");
+        assert_eq!(kept("containerd --config /etc/c.toml --config"), "containerd --config /etc/c.toml --config");
+    }
 
     #[test]
     fn the_script_clears_run_and_starts_both_with_their_own_words() {

@@ -1,6 +1,7 @@
 //! What `deploy/bench` measures: figures that are ratios to a peer in the same run, in interleaved rounds.
 //!
-//! [`socket`] holds the user's socket against a direct connection, HAProxy and socat, [`wake`] a sleeping and a stopped berth against LXC.
+//! [`socket`] holds the user's socket against a direct connection, HAProxy and socat, [`wake`] a sleeping and a stopped berth against LXC
+//! ([`start`] the latter alone).
 //! Both run on a [`crate::Host`] of their own, beside an installation. The ends of a measured connection are a static program
 //! ([`client`], [`peer`]): one at work as whoever may use a way, the other inside the berth. No timed test of the suite asserts any of it.
 #![allow(clippy::cast_precision_loss, reason = "figures are shown with four digits")]
@@ -14,7 +15,7 @@ pub mod peer;
 mod process;
 mod proxies;
 pub mod socket;
-mod start;
+pub mod start;
 mod table;
 pub mod wake;
 

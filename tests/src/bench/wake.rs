@@ -21,7 +21,6 @@ use crate::{Berth, Host, Run};
 /// Each frozen berth gives one time a round; half as many keep their memory as lose it.
 const BERTHS: usize = 10;
 const ROUNDS: usize = 10;
-const START_ROUNDS: usize = 12;
 /// How long a berth is frozen before it is woken.
 const FROZEN: Duration = Duration::from_secs(30);
 /// Between two wakes: what the first sets off is over then.
@@ -41,7 +40,7 @@ pub fn run(settings: Settings) -> Report {
     let progress = Progress::new();
     progress.warn_of_load();
     let rounds = settings.rounds.unwrap_or(ROUNDS);
-    let start_rounds = settings.rounds.unwrap_or(START_ROUNDS);
+    let start_rounds = settings.rounds.unwrap_or(start::ROUNDS);
     let seconds = 60 + rounds * 35 + start_rounds * 4;
     progress.say(&format!(
         "{} berths frozen for {} s each, {rounds} times, then {start_rounds} starts against LXC: takes about {} minutes",

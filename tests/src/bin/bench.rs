@@ -3,7 +3,7 @@
 
 use std::{env, process::ExitCode};
 
-use berth_tests::bench::{Report, Settings, socket, wake};
+use berth_tests::bench::{Report, Settings, socket, start, wake};
 
 fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     let mut words = words.iter().map(String::as_str);
     while let Some(word) = words.next() {
         match word {
-            "socket" | "wake" if what.is_none() => what = Some(word),
+            "socket" | "start" | "wake" if what.is_none() => what = Some(word),
             "--json" => json = true,
             "--rounds" => match words.next().and_then(|n| n.parse().ok()).filter(|&n| n > 0) {
                 Some(rounds) => settings.rounds = Some(rounds),
@@ -22,6 +22,7 @@ fn main() -> ExitCode {
     }
     let report: Report = match what {
         Some("socket") => socket::run(settings),
+        Some("start") => start::run(settings),
         Some("wake") => wake::run(settings),
         _ => return usage(),
     };
@@ -34,6 +35,6 @@ fn main() -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: berth-bench socket|wake [--json] [--rounds N]");
+    eprintln!("usage: berth-bench socket|start|wake [--json] [--rounds N]");
     ExitCode::from(2)
 }
