@@ -159,7 +159,7 @@ impl Draft {
 
 fn noise(dice: &mut Dice, name: u32) -> Case {
     let length = dice.below(200);
-    let prefix = dice.bytes(length).into_iter().filter(|byte| !matches!(byte, b'=' | b';')).collect();
+    let prefix = dice.bytes(length).into_iter().filter(|byte| !matches!(byte, b'=' | b';' | b'\r')).collect();
     let length = dice.length();
     let rest = dice.bytes(length);
     let mut ops = vec![Op::Head { back: true }];

@@ -1,6 +1,7 @@
 //! A peer that does what the client's first bytes say, in place of Docker: the client alone decides what has to come back, byte for byte.
 //!
-//! A connection begins with anything, then `=`, a program, `;` and the rest of the client's bytes. Numbers have eight hexadecimal digits.
+//! A connection begins with anything but an empty line, then `=`, a program, `;` and the rest of the client's bytes; to one without a
+//! program it says something that is no HTTP. Numbers have eight hexadecimal digits.
 //! The position in what came begins at 0, before whatever stands in front of the program.
 //!
 //! | operation | does |
@@ -137,6 +138,10 @@ impl Peer {
             if let Some(end) = self.held.iter().position(|&byte| byte == b';') {
                 let begin = self.held[..end].iter().position(|&byte| byte == b'=').ok_or(io::ErrorKind::InvalidData)?;
                 return Ok(self.held[begin + 1..end].to_vec());
+            }
+            if self.held.windows(4).any(|part| part == b"\r\n\r\n") {
+                self.stream.write_all(b"\0no HTTP\n")?;
+                return Err(io::ErrorKind::InvalidData.into());
             }
             if self.held.len() > MOST_HEAD || !self.read()? {
                 return Err(io::ErrorKind::InvalidData.into());
