@@ -1,8 +1,8 @@
-//! Failures on request: the tests' way to stop a create or delete at its n-th change of the host.
+//! Failures on request: the tests' way to stop a create or delete at any of its changes of the host.
 //!
-//! Armed only when the daemon was started with `BERTH_FAULT=FILE`. The file holds `N MODE`, MODE one of `error`, `kill`; every
-//! [`point`] counts N down, across processes, and the one that reaches zero fails or kills its own process. The file is gone once
-//! that has happened, so a run that leaves the file was untouched.
+//! Armed only when the daemon was started with `BERTH_FAULT=FILE`. The file's first line is `error` or `kill`; each further line names a
+//! step that is let pass once, in whatever order (some are done side by side, in several processes). The first [`point`] that is not
+//! among them fails or kills its own process, and FILE is then called `….struck` and holds its name.
 
 use std::{
     env,
@@ -22,21 +22,22 @@ pub const VARIABLE: &str = "BERTH_FAULT";
 pub fn point(step: &'static str) -> Result<()> {
     match env::var_os(VARIABLE) {
         None => Ok(()),
-        Some(file) => count_down(Path::new(&file), step),
+        Some(file) => strike(Path::new(&file), step),
     }
 }
 
-fn count_down(path: &Path, step: &'static str) -> Result<()> {
-    // Locked: what is done side by side counts one after the other, and only one is struck.
+fn strike(path: &Path, step: &'static str) -> Result<()> {
+    // Locked: of what is done side by side, only one is struck.
     let Ok(mut file) = File::options().read(true).write(true).open(path) else { return Ok(()) };
     let mut text = String::new();
     if file.lock().and_then(|()| file.read_to_string(&mut text)).is_err() {
         return Ok(());
     }
-    let mut words = text.split_whitespace();
-    let (Some(count), Some(mode)) = (words.next().and_then(|n| n.parse::<u32>().ok()), words.next()) else { return Ok(()) };
-    if count > 1 {
-        let _ = replace(&mut file, &format!("{} {mode}\n", count - 1));
+    let mut lines: Vec<&str> = text.lines().collect();
+    let Some(&mode @ ("error" | "kill")) = lines.first() else { return Ok(()) };
+    if let Some(place) = lines.iter().position(|line| *line == step) {
+        lines.remove(place);
+        let _ = replace(&mut file, &(lines.join("\n") + "\n"));
         return Ok(());
     }
     let _ = replace(&mut file, &format!("{step}\n")).and_then(|()| fs::rename(path, path.with_extension("struck")));

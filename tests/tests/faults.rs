@@ -3,7 +3,6 @@
 #![forbid(unsafe_code)]
 
 use std::{
-    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -28,13 +27,16 @@ enum Mode {
 /// The file that arms the daemons, and what it has struck so far.
 struct Fault {
     file: PathBuf,
-    struck: BTreeSet<String>,
+    /// Each as often as it was.
+    struck: Vec<String>,
 }
 
 impl Fault {
-    fn arm(&self, step: u32, mode: Mode) {
+    /// The next step is struck that was not yet.
+    fn arm(&self, mode: Mode) {
         let mode = if mode == Mode::Error { "error" } else { "kill" };
-        fs::write(&self.file, format!("{step} {mode}\n")).unwrap();
+        let passed: String = self.struck.iter().map(|step| format!("{step}\n")).collect();
+        fs::write(&self.file, format!("{mode}\n{passed}")).unwrap();
     }
 
     /// The step that was struck; none when the run was untouched. Nothing is armed afterwards.
@@ -43,13 +45,13 @@ impl Fault {
         let told = self.file.with_extension("struck");
         let step = fs::read_to_string(&told).ok()?.trim().to_owned();
         let _ = fs::remove_file(told);
-        self.struck.insert(step.clone());
+        self.struck.push(step.clone());
         Some(step)
     }
 
     #[track_caller]
     fn saw(&self, steps: &[&str]) {
-        let missing: Vec<_> = steps.iter().filter(|step| !self.struck.contains(**step)).collect();
+        let missing: Vec<_> = steps.iter().filter(|step| !self.struck.iter().any(|s| s == **step)).collect();
         assert!(missing.is_empty(), "never struck: {missing:?}; struck: {:?}", self.struck);
     }
 }
@@ -75,7 +77,7 @@ impl Bench {
     fn set_up(name: &str) -> Self {
         let file = programs::root().join(format!("fault-{name}-{}", std::process::id()));
         remove_stale(&programs::root());
-        let fault = Fault { file, struck: BTreeSet::new() };
+        let fault = Fault { file, struck: Vec::new() };
         let env = vec![("BERTH_FAULT".to_owned(), fault.file.display().to_string())];
         // Every round takes an id range, and the slot has forty.
         let host = Host::with(Options { quarantine_days: 0, env, ..Options::default() });
@@ -149,7 +151,7 @@ impl Good for Output {
 fn l01_an_error_at_any_step_of_create_leaves_nothing_and_a_retry_succeeds() {
     let mut bench = Bench::set_up("ce");
     for number in 1..=MOST_STEPS {
-        bench.fault.arm(number, Mode::Error);
+        bench.fault.arm(Mode::Error);
         let created = bench.create();
         let Some(step) = bench.fault.disarm() else {
             created.assert_good();
@@ -173,7 +175,7 @@ fn l01_an_error_at_any_step_of_create_leaves_nothing_and_a_retry_succeeds() {
 fn l01_a_kill_at_any_step_of_create_leaves_nothing_and_the_create_goes_on() {
     let mut bench = Bench::set_up("ck");
     for number in 1..=MOST_STEPS {
-        bench.fault.arm(number, Mode::Kill);
+        bench.fault.arm(Mode::Kill);
         let mut creating = bench.host.assign_command(&bench.user, &["--no-start"]).spawn();
         let ended = until("the create ends, or the node", Duration::from_secs(60), || {
             if bench.fault.file.with_extension("struck").exists() {
@@ -220,7 +222,7 @@ fn l01_an_error_at_any_step_of_start_takes_the_start_back_and_a_retry_succeeds()
     bench.berth().stop().output().assert_good();
     let stopped = Snapshot::take(&bench.scope);
     for number in 1..=MOST_STEPS {
-        bench.fault.arm(number, Mode::Error);
+        bench.fault.arm(Mode::Error);
         let started = bench.berth().start().output();
         let Some(step) = bench.fault.disarm() else {
             started.assert_good();
@@ -246,7 +248,7 @@ fn l01_an_error_at_any_step_of_a_create_that_starts_leaves_nothing_and_a_retry_s
     let mut bench = Bench::set_up("as");
     let assign = |bench: &Bench| bench.host.assign_command(&bench.user, &[]).output();
     for number in 1..=MOST_STEPS {
-        bench.fault.arm(number, Mode::Error);
+        bench.fault.arm(Mode::Error);
         let created = assign(&bench);
         let Some(step) = bench.fault.disarm() else {
             created.assert_good();
@@ -276,7 +278,7 @@ fn l01_a_kill_at_any_step_of_start_is_repaired() {
     bench.berth().stop().output().assert_good();
     let stopped = Snapshot::take(&bench.scope);
     for number in 1..=MOST_STEPS {
-        bench.fault.arm(number, Mode::Kill);
+        bench.fault.arm(Mode::Kill);
         let mut starting = bench.berth().start().spawn();
         let told = bench.fault.file.with_extension("struck");
         until("the start ends, or somebody dies", Duration::from_secs(60), || (told.exists() || !starting.alive()).then_some(()));
@@ -312,7 +314,7 @@ fn delete_with(name: &str, mode: Mode, running: bool) {
         if running {
             bench.berth().start().output().assert_good();
         }
-        bench.fault.arm(number, mode);
+        bench.fault.arm(mode);
         let mut deleting = bench.berth().delete().spawn();
         let told = bench.fault.file.with_extension("struck");
         until("the delete ends, or is struck", Duration::from_secs(60), || (told.exists() || !deleting.alive()).then_some(()));
@@ -364,7 +366,7 @@ fn l01_a_kill_at_any_step_of_deleting_a_running_berth_is_made_good() {
 #[test]
 fn the_daemons_are_armed() {
     let mut bench = Bench::set_up("ar");
-    bench.fault.arm(1, Mode::Error);
+    bench.fault.arm(Mode::Error);
     let refused = bench.create();
     assert!(!refused.success() && !Path::new(&bench.fault.file).exists(), "{refused:?}");
     assert!(bench.fault.disarm().is_some());
