@@ -170,11 +170,19 @@ impl Proxy {
         let running = async {
             loop {
                 match relay.run(&mut tap).await? {
-                    Stop::Asleep => {
-                        if let Err(answer) = sleeper.stir().await {
-                            return Ok(Some(answer));
+                    Stop::Asleep => tokio::select! {
+                        biased;
+                        woken = sleeper.stir() => {
+                            if let Err(answer) = woken {
+                                return Ok(Some(answer));
+                            }
                         }
-                    }
+                        // A suspension can be long: nobody's place is held meanwhile.
+                        gone = relay.client.gone() => {
+                            gone?;
+                            return Ok(None);
+                        }
+                    },
                     Stop::Done => return io::Result::Ok(None),
                     Stop::Refused(answer) => return Ok(Some(answer)),
                     Stop::Lost => {

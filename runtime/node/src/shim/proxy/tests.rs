@@ -13,6 +13,8 @@ use berth_protocol::{Call, CallRecord, Outcome};
 use super::*;
 use crate::shim::sleep::tests::sleeper;
 
+mod rest;
+
 const SOON: Duration = Duration::from_secs(20);
 
 /// A proxy on a socket of its own, before a "berth" that is a directory.
