@@ -114,6 +114,8 @@ pub(super) struct ResponseHead {
     pub(super) body: Body,
     /// Neither a length nor chunks.
     pub(super) unframed: bool,
+    /// No further answer follows on this connection.
+    pub(super) closes: bool,
 }
 
 /// Lets `look` see a request's head; `None` when that is nothing a request begins with, or can be understood in two ways.
@@ -157,7 +159,8 @@ pub(super) fn response(head: &[u8]) -> Option<ResponseHead> {
         (false, None) => Body::UntilEnd,
         _ => return None,
     };
-    Some(ResponseHead { status, body, unframed: body == Body::UntilEnd })
+    let unframed = body == Body::UntilEnd;
+    Some(ResponseHead { status, body, unframed, closes: framing.closes || response.version != Some(1) })
 }
 
 /// What the headers say about the body.
@@ -166,6 +169,7 @@ struct Framing {
     chunked: bool,
     length: Option<u64>,
     upgrade: bool,
+    closes: bool,
 }
 
 impl Framing {
@@ -187,6 +191,8 @@ impl Framing {
                 framing.chunked = true;
             } else if header.name.eq_ignore_ascii_case("upgrade") {
                 framing.upgrade = true;
+            } else if header.name.eq_ignore_ascii_case("connection") {
+                framing.closes |= value.split(|b| *b == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"));
             }
         }
         Some(framing)

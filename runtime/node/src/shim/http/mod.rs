@@ -114,12 +114,14 @@ pub(crate) struct Conversation {
     first: u64,
     up: Up,
     down: Down,
+    /// The inner Docker said that this answer is its last.
+    closes: bool,
 }
 
 impl Conversation {
     pub(crate) fn new(budget: &Budget) -> Self {
         let head = || Gathering::new(budget);
-        Self { budget: budget.clone(), open: VecDeque::new(), first: 0, up: Up::Head(head()), down: Down::Head(head()) }
+        Self { budget: budget.clone(), open: VecDeque::new(), first: 0, up: Up::Head(head()), down: Down::Head(head()), closes: false }
     }
 
     /// Bytes from the client that may pass unseen: [`Conversation::sent_unseen`] is enough for so many.
@@ -156,9 +158,10 @@ impl Conversation {
         !self.open.is_empty()
     }
 
-    /// The first call has had nothing of an answer, and it is understood: one could be made up for it.
+    /// The first call has had nothing of an answer though one was to come, and it is understood: one could be made up for it.
     pub(crate) fn unanswered(&self) -> bool {
-        self.open.front().is_some_and(|open| !open.unparsed && !open.upgraded && open.response_bytes == 0)
+        !self.closes
+            && self.open.front().is_some_and(|open| !open.unparsed && !open.upgraded && open.response_bytes == 0)
             && matches!(&self.down, Down::Head(head) if head.length() == 0)
     }
 
@@ -405,6 +408,7 @@ impl Conversation {
         }
         let bodiless = open.about.method == "HEAD" || matches!(head.status, 204 | 304);
         let body = if bodiless { Body::Length(0) } else { head.body };
+        self.closes = head.closes || body == Body::UntilEnd;
         let request_over = !matches!(self.up, Up::Body(_, sent) if sent == number);
         if open.about.creates && request_over {
             open.kept = (head.status == 201 && open.about.container.is_none()).then(|| self.budget.store(MOST_BODY));

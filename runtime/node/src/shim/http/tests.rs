@@ -74,6 +74,23 @@ fn x07_keep_alive_and_pipelined_calls_are_told_one_by_one() {
 }
 
 #[test]
+fn x07_after_the_last_answer_none_is_made_up() {
+    let empty = b"HTTP/1.1 204 No Content\r\n\r\n";
+    let closing = b"HTTP/1.1 400 Bad Request\r\nConnection: keep, Close\r\nContent-Length: 2\r\n\r\nno";
+    let endless = b"HTTP/1.1 400 Bad Request\r\n\r\nno";
+    for (answer, made_up) in [(PONG, true), (&empty[..], true), (&closing[..], false), (&endless[..], false)] {
+        let mut conversation = Conversation::new(&Budget::default());
+        conversation.sent(INFO, now());
+        conversation.sent(PING, now());
+        assert!(conversation.unanswered());
+        let answer = if answer == PONG { CHUNKED } else { answer };
+        conversation.received(answer, now(), |_| ());
+        conversation.said_all(now(), |_| ());
+        assert_eq!(conversation.unanswered(), made_up, "{}", String::from_utf8_lossy(answer));
+    }
+}
+
+#[test]
 fn x07_interim_answers_empty_answers_and_those_that_last_until_the_end() {
     let load = b"POST /images/load HTTP/1.1\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX: y\r\n\r\n";
     let loaded = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n";
