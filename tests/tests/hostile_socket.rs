@@ -175,6 +175,16 @@ fn x10_5000_connections_of_one_user_meet_the_limit_and_nobody_else_notices() {
     crowd.close_input();
     crowd.finish(SOON);
     until("places are free again", SOON, || a.docker(&["ps"]).output().success().then_some(()));
+
+    // The same by clients that say nothing, whose requests are waited for: others are told the reason all the same.
+    let before = descriptors(&a);
+    let _crowd = a.user.run(&program.to_string_lossy()).arg(a.socket()).args(["2000", ""]).spawn();
+    until("all places are taken", SOON, || (descriptors(&a) >= before + 2 * 1000).then_some(()));
+    for _ in 0..5 {
+        let shown = a.docker(&["ps"]).limit(SOON).fails();
+        assert!(shown.stderr.contains("1024 connections to this Docker open already"), "{shown:?}");
+    }
+    unaffected(&b, "at the limit again");
     small(&a, "afterwards");
 }
 
