@@ -10,6 +10,7 @@ use std::{
 use berth_protocol::State;
 use berth_runtime::{disk, error::chain};
 use tokio::{
+    process::Child,
     sync::watch,
     time::{Instant as Deadline, timeout, timeout_at},
 };
@@ -161,8 +162,15 @@ impl Owner {
                 shared = share::share(&node, &self.record) => Some(shared),
             }
         };
-        let (shared, prepared) = tokio::join!(sharing, self.blocking(move |host| spawn::prepare(host, &record)));
-        let (shared, mut prepared) = (shared.ok_or(NoStart::Barred)?, prepared.map_err(|e| chain(&e))?);
+        // The shim is executed beside the sharing: alone, it only waits for its orders.
+        let ready = async {
+            let prepared = self.blocking(move |host| spawn::prepare(host, &record)).await.map_err(|e| chain(&e))?;
+            let waiting = self.execute(&prepared)?;
+            Ok::<_, NoStart>((prepared, waiting))
+        };
+        let (shared, ready) = tokio::join!(sharing, ready);
+        let (mut prepared, waiting) = ready?;
+        let Some(shared) = shared else { return Err(waiting.end(NoStart::Barred).await) };
         let record = self.begun(&shared);
         prepared.share(shared);
         let (saved, host) = (record.clone(), Arc::clone(&node));
@@ -175,11 +183,13 @@ impl Owner {
         };
         // Before anything of the berth runs: what it can write to must be known at its delete.
         if record.writable != self.record.writable {
-            note.await?;
+            if let Err(reason) = note.await {
+                return Err(waiting.end(reason.into()).await);
+            }
             self.record = record;
-            return self.execute(prepared, listener, &mut bars).await;
+            return waiting.start(prepared, listener, &mut bars).await;
         }
-        let (noted, started) = tokio::join!(note, self.execute(prepared, listener, &mut bars));
+        let (noted, started) = tokio::join!(note, waiting.start(prepared, listener, &mut bars));
         noted?;
         self.record = record;
         started
@@ -196,37 +206,11 @@ impl Owner {
         record
     }
 
-    async fn execute(
-        &self,
-        prepared: spawn::Prepared,
-        listener: &Listener,
-        bars: &mut watch::Receiver<u32>,
-    ) -> Result<(Channel, u32), NoStart> {
+    /// A shim that has not been told anything yet.
+    fn execute(&self, prepared: &spawn::Prepared) -> Result<Waiting, String> {
         let (channel, theirs) = Channel::pair().map_err(|e| format!("no socket pair for the shim: {e}"))?;
-        let mut shim = spawn::shim(&self.node.host, self.record.id, &prepared, theirs)?;
-        let started = async {
-            spawn::send(&channel, listener, prepared).await.map_err(|e| format!("the shim did not take its orders: {e}"))?;
-            wait_started(&channel).await
-        };
-        let started = tokio::select! {
-            biased;
-            () = raised(bars) => Err(NoStart::Barred),
-            started = timeout(START_DEADLINE, started) => match started {
-                Ok(started) => started.map_err(NoStart::Failed),
-                Err(_) => Err(NoStart::Failed(format!("it took longer than {} s", START_DEADLINE.as_secs()))),
-            },
-        };
-        match started {
-            Ok(pid) => {
-                // It outlives us; while we live it is ours to reap.
-                tokio::spawn(async move { shim.wait().await });
-                Ok((channel, pid))
-            }
-            Err(why) => {
-                let _ = shim.kill().await;
-                Err(why)
-            }
-        }
+        let shim = spawn::shim(&self.node.host, self.record.id, prepared, theirs)?;
+        Ok(Waiting { channel, shim })
     }
 
     /// Directories of the host that the run does not have.
@@ -484,6 +468,49 @@ impl Owner {
             }
             drop(under_way);
         });
+    }
+}
+
+/// A shim before its orders: nothing of the berth runs.
+struct Waiting {
+    channel: Channel,
+    shim: Child,
+}
+
+impl Waiting {
+    async fn start(
+        self,
+        prepared: spawn::Prepared,
+        listener: &Listener,
+        bars: &mut watch::Receiver<u32>,
+    ) -> Result<(Channel, u32), NoStart> {
+        let channel = &self.channel;
+        let started = async {
+            spawn::send(channel, listener, prepared).await.map_err(|e| format!("the shim did not take its orders: {e}"))?;
+            wait_started(channel).await
+        };
+        let started = tokio::select! {
+            biased;
+            () = raised(bars) => Err(NoStart::Barred),
+            started = timeout(START_DEADLINE, started) => match started {
+                Ok(started) => started.map_err(NoStart::Failed),
+                Err(_) => Err(NoStart::Failed(format!("it took longer than {} s", START_DEADLINE.as_secs()))),
+            },
+        };
+        match started {
+            Ok(pid) => {
+                let Self { channel, mut shim } = self;
+                // It outlives us; while we live it is ours to reap.
+                tokio::spawn(async move { shim.wait().await });
+                Ok((channel, pid))
+            }
+            Err(why) => Err(self.end(why).await),
+        }
+    }
+
+    async fn end(mut self, why: NoStart) -> NoStart {
+        let _ = self.shim.kill().await;
+        why
     }
 }
 
