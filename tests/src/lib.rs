@@ -9,8 +9,8 @@
 //! fail, with everything that is known.
 //!
 //! Environment: `BERTH_TEST_PROGRAMS` (directory of the programs), `BERTH_TEST_IMAGE_TAR` (root tar of the default image; built by the
-//! recipe otherwise), `BERTH_TEST_ROOT` (where instances and the cache lie; default /var/tmp/berth-tests), `BERTH_TEST_TRACE` (set: say what
-//! each program took).
+//! recipe otherwise), `BERTH_TEST_SEED` (of random cases; another one each time otherwise), `BERTH_TEST_ROOT` (where instances
+//! and the cache lie; default /var/tmp/berth-tests), `BERTH_TEST_TRACE` (set: say what each program took).
 #![forbid(unsafe_code)]
 
 pub mod account;
