@@ -29,7 +29,6 @@ use super::{
     http::{Budget, Store},
     pipe::{Lease, Pool},
     scratch,
-    spin::Waits,
 };
 use crate::descriptor::watch;
 
@@ -198,7 +197,6 @@ pub(crate) struct Relay<'p> {
     up: Way<'p>,
     down: Way<'p>,
     refusal: Option<Answer>,
-    waits: Waits,
 }
 
 impl<'p> Relay<'p> {
@@ -216,10 +214,9 @@ impl<'p> Relay<'p> {
             streak: 0,
             ending: false,
             over: false,
-            moved: None,
             widened: false,
         };
-        Self { client, inner, up: way(Direction::Up), down: way(Direction::Down), refusal: None, waits: Waits::new() }
+        Self { client, inner, up: way(Direction::Up), down: way(Direction::Down), refusal: None }
     }
 
     /// Carries both directions until there is a reason to stop; to be called again after [`Stop::Asleep`].
@@ -230,31 +227,7 @@ impl<'p> Relay<'p> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, tap: &mut impl Beside) -> Poll<io::Result<Stop>> {
-        for _ in 0..TURN {
-            if let Poll::Ready(done) = self.carry(cx, tap) {
-                return Poll::Ready(done);
-            }
-            for way in [&mut self.up, &mut self.down] {
-                match way.moved.take() {
-                    Some(length) if length < LARGE => self.waits.carried(way.direction),
-                    Some(_) => self.waits.streams(),
-                    None => {}
-                }
-            }
-            let idle = self.up.idle() && self.down.idle() && self.refusal.is_none();
-            if !idle || !self.waits.wait(self.inner.socket(), self.client.socket()) {
-                break;
-            }
-            // Which one, its next read tells.
-            self.up.eager = true;
-            self.down.eager = true;
-        }
-        // Whatever came since the last look wakes us.
-        Poll::Pending
-    }
-
-    fn carry(&mut self, cx: &mut Context<'_>, tap: &mut impl Beside) -> Poll<io::Result<Stop>> {
-        let Self { client, inner, up, down, refusal, .. } = self;
+        let Self { client, inner, up, down, refusal } = self;
         // Answers first: their end is written down before the client's is noticed.
         if let Poll::Ready(Some(stop)) = down.poll(cx, inner, client, tap)? {
             return Poll::Ready(Ok(stop));
@@ -292,8 +265,6 @@ struct Way<'p> {
     /// The sender will send no more.
     ending: bool,
     over: bool,
-    /// Length of the last message since the relay looked.
-    moved: Option<usize>,
     /// The receiver's socket was given room for a stream.
     widened: bool,
 }
@@ -313,15 +284,6 @@ enum Step {
 }
 
 impl Way<'_> {
-    /// Nothing is held, and more may come.
-    fn idle(&self) -> bool {
-        !self.over
-            && !self.ending
-            && !self.full
-            && self.at == self.held.bytes().len()
-            && self.pipe.as_ref().is_none_or(|pipe| pipe.held == 0)
-    }
-
     /// Carries until there is nothing more to do now; `None` when this direction has ended.
     fn poll(&mut self, cx: &mut Context<'_>, from: &End, to: &End, tap: &mut impl Beside) -> Poll<io::Result<Option<Stop>>> {
         let mut turn = 0;
@@ -362,9 +324,6 @@ impl Way<'_> {
                 }
                 step
             };
-            if let Step::Carried(length) = step {
-                self.moved = Some(length);
-            }
             match step {
                 Step::Carried(length) if length >= LARGE => self.streak = self.streak.saturating_add(1),
                 Step::Carried(_) => {

@@ -28,7 +28,6 @@ mod ports;
 mod proxy;
 mod scratch;
 mod sleep;
-mod spin;
 mod state;
 mod tap;
 mod usage;
