@@ -175,8 +175,11 @@ mod tests {
 
     #[test]
     fn all_problems_are_told_at_once() {
-        let error = load("api_socket = \"x\"\n[database]\nurl = \"postgres://h/d\"\n[policy]\ndisk_overcommit = -1.0\n\
-                          [audit]\nkeep_days = 0\nkeep_bytes = 5\n").unwrap_err();
+        let error = load(
+            "api_socket = \"x\"\n[database]\nurl = \"postgres://h/d\"\n[policy]\ndisk_overcommit = -1.0\n\
+                          [audit]\nkeep_days = 0\nkeep_bytes = 5\n",
+        )
+        .unwrap_err();
         let text = error.to_string();
         for word in ["api_socket", "database.url", "disk_overcommit", "keep_days", "keep_bytes"] {
             assert!(text.contains(word), "{text}");

@@ -5,7 +5,11 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
-use berth_server::{app::App, config::Config, lifecycle::{Lifecycle, Signals}};
+use berth_server::{
+    app::App,
+    config::Config,
+    lifecycle::{Lifecycle, Signals},
+};
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 

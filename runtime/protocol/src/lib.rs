@@ -34,7 +34,8 @@ mod limits;
 mod policy;
 mod types;
 
-pub use calls::{Call, CallPage, CallRecord, CallsAt, CallsTaken, Outcome};pub use limits::{InvalidLimits, Limits};
+pub use calls::{Call, CallPage, CallRecord, CallsAt, CallsTaken, Outcome};
+pub use limits::{InvalidLimits, Limits};
 pub use policy::{HomeAccess, HostPort, Idle, OpenTo, Policy, Ports, PublishedPort, SharedPath, Sleep};
 pub use types::{
     BerthId, BerthStatus, BuildRequest, Check, CheckLevel, Condition, Ensure, ExecRequest, HostUser, ImageInfo, ImageProgress, NodeInfo,

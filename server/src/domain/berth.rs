@@ -89,7 +89,9 @@ impl Condition {
                     "work in a directory of the berth instead (berth shell {user}), or ask an administrator; it is tried again at: berth restart {user}"
                 )
             }
-            "PortTaken" => "publish another port, or end what holds it; the condition says where the container is reachable meanwhile".to_owned(),
+            "PortTaken" => {
+                "publish another port, or end what holds it; the condition says where the container is reachable meanwhile".to_owned()
+            }
             "PortsNotGuarded" => "an administrator: berth doctor, and the log of berth-node".to_owned(),
             _ => return None,
         })

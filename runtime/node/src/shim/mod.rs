@@ -138,8 +138,15 @@ fn receive_start() -> io::Result<(OwnedFd, Start, Handed)> {
     let Ok([user, control, console, older, exit, calls]) = <[OwnedFd; 6]>::try_from(descriptors) else {
         return Err(invalid("the start message comes with six descriptors and those of the shares"));
     };
-    let handed =
-        Handed { user, control, console: console.into(), older_console: older.into(), exit_record: exit.into(), calls: calls.into(), mounts };
+    let handed = Handed {
+        user,
+        control,
+        console: console.into(),
+        older_console: older.into(),
+        exit_record: exit.into(),
+        calls: calls.into(),
+        mounts,
+    };
     Ok((node, *start, handed))
 }
 

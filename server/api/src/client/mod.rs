@@ -15,8 +15,8 @@ use uuid::Uuid;
 pub use exec::{Exec, ExecError, ExecFrame, ExecReader, ExecWriter};
 
 use crate::{
-    Accepted, AllAccepted, AuditList, Berth, BerthChange, BerthList, BuildImage, Doctor, ExecBerth, Image, ImageList, NewBerth, NewProfile, Node,
-    Operation, OperationList, PREFIX, Problem, Profile, ProfileChange, ProfileList, SuspendBerth, User,
+    Accepted, AllAccepted, AuditList, Berth, BerthChange, BerthList, BuildImage, Doctor, ExecBerth, Image, ImageList, NewBerth, NewProfile,
+    Node, Operation, OperationList, PREFIX, Problem, Profile, ProfileChange, ProfileList, SuspendBerth, User,
 };
 
 /// A request body: JSON or a stream of bytes.

@@ -25,11 +25,7 @@ use tokio::{
 
 use self::message::{Code, Query};
 pub(crate) use self::upstreams::Upstreams;
-use super::{
-    copy::relay,
-    pipe::Pool,
-    scratch,
-};
+use super::{copy::relay, pipe::Pool, scratch};
 
 /// Queries under way at once; more are answered SERVFAIL.
 const MOST_QUERIES: usize = 256;
