@@ -276,10 +276,14 @@ fn signals_pend_on_their_own_account(a: &Berth, b: &Berth) {
         let mut words = text.trim_start_matches("SigQ:").trim().split('/').map(|w| w.parse::<u64>().expect("a number"));
         (words.next().expect("queued"), words.next().expect("limit"))
     };
-    let script = "sleep 1000 & p=$!; kill -STOP $p; ulimit -i 5000; \
+    // What is not stopped yet ends by such a signal.
+    let stopped = "sleep 1000 & p=$!; kill -STOP $p; until grep -q 'State:.T' /proc/$p/status; do :; done";
+    let script = "ulimit -i 5000; \
                   ( ulimit -i 5000; i=0; while [ $i -lt 6000 ]; do kill -s 40 $p || break; i=$((i+1)); done ); grep SigQ /proc/$p/status";
-    let text = a.exec(&["bash", "-c", script]).ok();
+    let text = a.exec(&["bash", "-c", &format!("{stopped}; {script}")]).ok();
     assert!(queued(a).0 >= 4000, "signals are pending in A: {text}");
     assert!(queued(b).0 < 100, "A's signals count against B");
-    b.exec(&["bash", "-c", "sleep 1000 & p=$!; kill -STOP $p; kill -s 40 $p && grep -q 'SigPnd:.*[1-9a-f]' /proc/$p/task/$p/status || grep -q 'ShdPnd:.*[1-9a-f]' /proc/$p/status; r=$?; kill -9 $p; exit $r"]).ok();
+    let pends = "kill -s 40 $p && grep -q 'SigPnd:.*[1-9a-f]' /proc/$p/task/$p/status || grep -q 'ShdPnd:.*[1-9a-f]' /proc/$p/status; \
+                 r=$?; kill -9 $p; exit $r";
+    b.exec(&["bash", "-c", &format!("{stopped}; {pends}")]).ok();
 }

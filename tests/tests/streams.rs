@@ -255,7 +255,8 @@ fn x05_what_is_silent_for_long_is_not_cut_and_what_comes_then_is_passed_at_once(
     let silence = Duration::from_secs(if std::env::var_os("BERTH_TEST_LONG").is_some() { 600 } else { 60 });
     let host = Host::start();
     let a = ready(&host, "a");
-    let script = "mkfifo /f; read word < /f; echo told $word; read word < /f; exit 5";
+    // Open for both, so that a writer who goes is no end.
+    let script = "mkfifo /f; exec 3<>/f; read word <&3; echo told $word; read word <&3; exit 5";
     a.docker(&["run", "-d", "--name", "teller", BUSYBOX, "sh", "-c", script]).ok();
     a.docker(&["run", "-d", "-i", "--name", "listener", BUSYBOX, "cat"]).ok();
     let mut logs = a.docker(&["logs", "-f", "teller"]).spawn();

@@ -9,13 +9,14 @@ use std::{
     path::Path,
 };
 
-use berth_sys::process::{CLONE_NEWUSER, Side, clone_process};
+use berth_sys::process::{CLONE_NEWUSER, Side, clone_process, exit_now};
 use nix::{
     sys::{
+        prctl,
         signal::{Signal, kill},
         wait::waitpid,
     },
-    unistd::Pid,
+    unistd::{Pid, getpid, getppid, pause},
 };
 use rustix::{
     fs::CWD,
@@ -55,10 +56,15 @@ pub(crate) fn namespace_of(account: &share::Account, base: u32, role: share::As)
 }
 
 fn namespace_with(uids: &str, gids: &str) -> Result<OwnedFd> {
+    let caller = getpid();
     match clone_process(CLONE_NEWUSER).step("clone", "a user namespace")? {
-        Side::Child => loop {
-            nix::unistd::pause();
-        },
+        Side::Child => {
+            // Nobody is to be left when the caller is killed, also before this was asked for.
+            while prctl::set_pdeathsig(Signal::SIGKILL).is_ok() && getppid() == caller {
+                pause();
+            }
+            exit_now(1)
+        }
         Side::Parent(pid) => {
             let made = write_map_texts(pid, uids, gids).and_then(|()| {
                 let path = format!("/proc/{pid}/ns/user");
