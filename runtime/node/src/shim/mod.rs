@@ -3,7 +3,8 @@
 //! Started by the node as root with one message on its standard input ([`crate::link`]), it starts the container, becomes the
 //! berth's base id for good, and only then speaks to anybody. From there on it needs neither node nor server: it owns the user's
 //! listening socket ([`proxy`]), DNS ([`dns`]), the console log ([`console`]), and the end of PID 1 ([`life`]); nodes come and go
-//! ([`control`]). One thread, one failure domain: what a tenant does to his shim reaches his berth alone.
+//! ([`control`]). One thread (a second only waits for the disk when the spool of [`calls`] is synced), one failure domain: what a tenant
+//! does to his shim reaches his berth alone.
 //!
 //! ```text
 //! Start ──► container::start ──► confine ──► Started ──► PID 1 ends ──► drain ──► exit record, Exited, exit 0
