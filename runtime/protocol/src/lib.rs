@@ -18,6 +18,7 @@
 //! | `GET /calls/{id}?after=POSITION` | [`CallPage`] |
 //! | `POST /calls/{id}/taken` with [`CallsTaken`] | 204; the spool of a deleted berth goes with its last line |
 //! | `GET /watch` | `application/x-ndjson`: every [`BerthStatus`] once, then each change |
+//! | `GET /usage?user=NAME` | `Vec<`[`BerthUsage`]`>` of the berths that are up, or of that one, read now |
 //! | `GET /images` | `Vec<`[`ImageInfo`]`>` |
 //! | `POST /images/build` with [`BuildRequest`] | `application/x-ndjson` of [`ImageProgress`] |
 //! | `POST /images/import?name=NAME`, body a tar | `application/x-ndjson` of [`ImageProgress`] |
@@ -35,11 +36,11 @@ mod policy;
 mod types;
 
 pub use calls::{Call, CallPage, CallRecord, CallsAt, CallsTaken, Outcome};
-pub use limits::{InvalidLimits, Limits};
-pub use policy::{HomeAccess, HostPort, Idle, OpenTo, Policy, Ports, PublishedPort, SharedPath, Sleep};
+pub use limits::{InvalidLimits, IoLimits, Limits, NetworkLimits};
+pub use policy::{Cidr, Egress, HomeAccess, HostPort, Idle, InvalidEgress, OpenTo, Policy, Ports, PublishedPort, SharedPath, Sleep};
 pub use types::{
-    BerthId, BerthStatus, BuildRequest, Check, CheckLevel, Condition, Ensure, ExecRequest, HostUser, ImageInfo, ImageProgress, NodeInfo,
-    Problem, State, Usage, Wanted,
+    BerthId, BerthStatus, BerthUsage, BuildRequest, Check, CheckLevel, Condition, DiskUsage, Ensure, ExecRequest, HostUser, ImageInfo,
+    ImageProgress, IoUsage, NetworkUsage, NodeInfo, Pressure, Problem, Stall, State, Usage, Wanted,
 };
 
 /// Version of this protocol; the node reports it in [`NodeInfo`].

@@ -109,15 +109,85 @@ pub struct BerthStatus {
     pub ports: Vec<PublishedPort>,
 }
 
-/// Use of a running berth, read from the kernel when asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Use of a berth, read from the kernel when asked for. Of one that does not run only the disk's figures say something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Usage {
     pub memory_bytes: u64,
+    pub swap_bytes: u64,
     pub pids: u64,
     /// CPU time since the start, in microseconds.
     pub cpu_usec: u64,
+    /// Time since the start in which it was held back by its quota of CPU, in microseconds, summed over its CPUs.
+    pub throttled_usec: u64,
+    /// Processes killed since the start because the memory ran out.
+    pub oom_kills: u64,
     /// Bytes that the disk occupies on the host.
     pub disk_bytes: u64,
+    /// Bytes and inodes in use and their limit, as `df` says inside; `None` while the disk is not mounted.
+    pub disk: Option<DiskUsage>,
+    /// From and to block devices since the start.
+    pub io: IoUsage,
+    /// Through the berth's link since the start.
+    pub network: NetworkUsage,
+    /// `None` where the kernel or its cgroup version tells none.
+    pub pressure: Option<Pressure>,
+}
+
+/// What `df` and `df -i` say inside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskUsage {
+    pub used_bytes: u64,
+    /// Used and still available together: the limit in force, which the low-water guard may have lowered.
+    pub limit_bytes: u64,
+    pub used_inodes: u64,
+    pub limit_inodes: u64,
+}
+
+/// Bytes and operations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IoUsage {
+    pub read_bytes: u64,
+    pub write_bytes: u64,
+    pub read_ops: u64,
+    pub write_ops: u64,
+}
+
+/// Bytes, seen from the berth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkUsage {
+    pub egress_bytes: u64,
+    pub ingress_bytes: u64,
+}
+
+/// Pressure stall information (PSI): how much of the time tasks of the berth waited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pressure {
+    pub cpu: Stall,
+    pub memory: Stall,
+    pub io: Stall,
+}
+
+/// Hundredths of a percent of the last ten and of the last sixty seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stall {
+    /// In which at least one task waited.
+    pub some_avg10: u32,
+    pub some_avg60: u32,
+    /// In which all tasks that could have run waited.
+    pub full_avg10: u32,
+    pub full_avg60: u32,
+}
+
+/// What a berth that is up uses right now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BerthUsage {
+    pub user: String,
+    pub id: BerthId,
+    pub state: State,
+    /// When it was read; milliseconds since the epoch.
+    pub at: i64,
+    pub usage: Usage,
 }
 
 /// A host account, looked up by the node through NSS.

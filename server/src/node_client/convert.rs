@@ -44,7 +44,7 @@ impl From<wire::HostUser> for HostUser {
 
 impl From<wire::Limits> for Limits {
     fn from(limits: wire::Limits) -> Self {
-        let wire::Limits { cpu_millis, memory_bytes, pids, disk_bytes } = limits;
+        let wire::Limits { cpu_millis, memory_bytes, pids, disk_bytes, .. } = limits;
         Self { cpu_millis, memory_bytes, pids, disk_bytes }
     }
 }
@@ -52,7 +52,7 @@ impl From<wire::Limits> for Limits {
 impl From<Limits> for wire::Limits {
     fn from(limits: Limits) -> Self {
         let Limits { cpu_millis, memory_bytes, pids, disk_bytes } = limits;
-        Self { cpu_millis, memory_bytes, pids, disk_bytes }
+        Self { cpu_millis, cpu_weight: Self::USUAL_WEIGHT, memory_bytes, pids, disk_bytes, ..Self::LEAST }
     }
 }
 
@@ -134,6 +134,7 @@ impl From<&HostPolicy> for wire::Policy {
                 },
             },
             idle: wire::Idle { freeze_after: policy.freeze_after, stop_after: policy.stop_after },
+            egress: wire::Egress::default(),
         }
     }
 }
@@ -207,7 +208,7 @@ mod tests {
 
     #[test]
     fn server_and_node_agree_on_the_least() {
-        assert_eq!(wire::Limits::from(Limits::LEAST), wire::Limits::LEAST);
+        assert_eq!(wire::Limits::from(Limits::LEAST), wire::Limits { cpu_weight: 100, ..wire::Limits::LEAST });
     }
 
     #[test]

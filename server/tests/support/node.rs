@@ -265,7 +265,7 @@ async fn ensure(State(node): State<FakeNode>, Segment(user): Segment<String>, Js
             status.state = berth_protocol::State::Running;
             status.docker_ready = true;
             status.started_at = Some(started);
-            status.usage = Some(Usage { memory_bytes: GIB, pids: 30, cpu_usec: 1_000_000, disk_bytes: GIB });
+            status.usage = Some(Usage { memory_bytes: GIB, pids: 30, cpu_usec: 1_000_000, disk_bytes: GIB, ..Usage::default() });
         }
         Wanted::Stopped => halt(status),
     }

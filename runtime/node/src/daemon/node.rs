@@ -146,7 +146,7 @@ impl Node {
             docker_ready: false,
             conditions: vec![Condition { kind: "RecordCorrupt".into(), message, since: now_ms() }],
             image: String::new(),
-            limits: Limits { cpu_millis: 0, memory_bytes: 0, pids: 0, disk_bytes: 0 },
+            limits: Limits { cpu_millis: 0, cpu_weight: 0, memory_bytes: 0, pids: 0, disk_bytes: 0, ..Limits::LEAST },
             uid: corrupt.uid.unwrap_or_default(),
             id_base: 0,
             id_count: idmap::COUNT,
@@ -166,9 +166,10 @@ impl Node {
 
     /// Makes it so; answers once the wanted state is reached. Asking twice is harmless.
     pub(crate) async fn ensure(self: &Arc<Self>, user: &str, ensure: Ensure) -> Result<BerthStatus, Refusal> {
-        ensure.limits.validate().map_err(|e| {
-            Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "limit_too_low", e.to_string())
-                .hint(format!("a Docker daemon needs at least {} of it", e.least))
+        ensure.limits.validate().map_err(|error| Refusal::invalid_limits(&error))?;
+        ensure.policy.validate().map_err(|error| {
+            Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_policy", error.to_string())
+                .hint("write all, internet, none, or networks such as 192.0.2.0/24")
         })?;
         if ensure.suspended.is_some()
             && let Some(berth) = self.find(user)

@@ -7,7 +7,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use berth_protocol::Problem;
+use berth_protocol::{InvalidLimits, Problem};
 use berth_runtime::error::chain;
 
 #[derive(Clone, Debug, thiserror::Error)]
@@ -38,6 +38,15 @@ impl Refusal {
     pub(crate) fn no_berth(user: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, "berth_not_found", format!("{user} has no berth on this node"))
             .hint(format!("berth assign {user}"))
+    }
+
+    pub(crate) fn invalid_limits(error: &InvalidLimits) -> Self {
+        let (code, hint) = match error {
+            InvalidLimits::TooLow { bound, .. } => ("limit_too_low", format!("ask for {bound} or more")),
+            InvalidLimits::TooHigh { bound, .. } => ("limit_too_high", format!("ask for {bound} or less")),
+            InvalidLimits::HighAboveMemory { memory, .. } => ("limit_too_high", format!("ask for {memory} or less, or for more memory")),
+        };
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, error.to_string()).hint(hint)
     }
 
     pub(crate) fn stopping() -> Self {

@@ -24,7 +24,7 @@ mod spawn;
 use std::{path::PathBuf, sync::Arc};
 
 use axum::http::StatusCode;
-use berth_protocol::{BerthId, BerthStatus, Condition, Ensure, HostUser, State, Usage};
+use berth_protocol::{BerthId, BerthStatus, BerthUsage, Condition, Ensure, HostUser, State, Usage};
 use berth_runtime::{cgroup::Group, disk, idmap};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -123,6 +123,12 @@ impl Berth {
         Bar::raise(&self.bars)
     }
 
+    /// What it uses right now, if it is up. Blocking.
+    pub(crate) fn usage_now(&self) -> Option<BerthUsage> {
+        let BerthStatus { user, id, state, usage, .. } = Some(self.status_with_usage()).filter(|status| status.pid.is_some())?;
+        Some(BerthUsage { user, id, state, at: super::host::now_ms(), usage: usage? })
+    }
+
     /// The status with its use, read from the kernel now. Blocking.
     pub(crate) fn status_with_usage(&self) -> BerthStatus {
         let mut status = self.status.borrow().clone();
@@ -133,6 +139,7 @@ impl Berth {
             pids: usage.pids,
             cpu_usec: usage.cpu_usec,
             disk_bytes,
+            ..Usage::default()
         });
         status
     }

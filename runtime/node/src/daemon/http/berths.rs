@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use berth_protocol::{BerthId, BerthStatus, Ensure, ExecRequest, frame};
+use berth_protocol::{BerthId, BerthStatus, BerthUsage, Ensure, ExecRequest, frame};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
@@ -25,6 +25,24 @@ pub(super) async fn show(State(node): State<Arc<Node>>, extract::Name(user): ext
         Some(berth) => blocking(move || berth.status_with_usage()).await.map(Json),
         None => node.corrupt_of(&user).map(Json).ok_or_else(|| Refusal::no_berth(&user)),
     }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Whose {
+    user: Option<String>,
+}
+
+/// Read now, and only of berths that are up: what rests uses nothing.
+pub(super) async fn usage(
+    State(node): State<Arc<Node>>,
+    extract::Query(Whose { user }): extract::Query<Whose>,
+) -> Result<Json<Vec<BerthUsage>>, Refusal> {
+    let berths = match &user {
+        Some(user) => vec![existing(&node, user)?],
+        None => node.all(),
+    };
+    blocking(move || berths.iter().filter_map(|berth| berth.usage_now()).collect()).await.map(Json)
 }
 
 pub(super) async fn ensure(

@@ -45,6 +45,7 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
         .route("/v1/berths/{user}/stop", post(berths::stop))
         .route("/v1/berths/{user}/exec", post(berths::exec))
         .route("/v1/berths/{user}/logs", get(berths::logs))
+        .route("/v1/usage", get(berths::usage))
         .route("/v1/watch", get(berths::watch))
         .route("/v1/calls/watch", get(calls::watch))
         .route("/v1/calls/{id}", get(calls::page))
