@@ -10,7 +10,9 @@
 //!
 //! Environment: `BERTH_TEST_PROGRAMS` (directory of the programs), `BERTH_TEST_IMAGE_TAR` (root tar of the default image; built by the
 //! recipe otherwise), `BERTH_TEST_SEED` (of random cases; another one each time otherwise), `BERTH_TEST_ROOT` (where instances
-//! and the cache lie; default /var/tmp/berth-tests), `BERTH_TEST_TRACE` (set: say what each program took).
+//! and the cache lie; default /var/tmp/berth-tests), `BERTH_TEST_TRACE` (set: say what each program took), `BERTH_TEST_PATIENCE` (by how
+//! much all deadlines are longer, for a slow machine; default 1), `BERTH_TEST_ELSEWHERE` (file for the names of tests that need what this
+//! host lacks, see [`needs`]).
 #![forbid(unsafe_code)]
 
 pub mod account;
@@ -23,6 +25,7 @@ pub mod exact;
 pub mod host;
 pub mod http;
 pub mod name_service;
+pub mod needs;
 pub mod outside;
 pub mod programs;
 pub mod python;
@@ -36,6 +39,7 @@ pub mod wait;
 pub use account::User;
 pub use berth::Berth;
 pub use host::{Host, Options};
+pub use needs::{Need, elsewhere};
 pub use outside::Outside;
 pub use run::{Output, Run, Running};
 pub use wait::until;

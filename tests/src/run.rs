@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::wait::within;
+use crate::wait::{patient, within};
 
 /// How long a program may take unless told otherwise.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -200,7 +200,7 @@ impl Running {
     /// The next line of standard output; `None` at its end. Panics after `limit`.
     #[track_caller]
     pub fn line(&mut self, limit: Duration) -> Option<String> {
-        match self.lines.recv_timeout(limit) {
+        match self.lines.recv_timeout(patient(limit)) {
             Ok(line) => Some(line),
             Err(RecvTimeoutError::Disconnected) => None,
             Err(RecvTimeoutError::Timeout) => {
@@ -212,7 +212,7 @@ impl Running {
     /// Reads lines until one holds `part`. Panics after `limit` or at the end of the output.
     #[track_caller]
     pub fn line_with(&mut self, part: &str, limit: Duration) -> String {
-        let end = Instant::now() + limit;
+        let end = Instant::now() + patient(limit);
         let mut seen = String::new();
         loop {
             match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
