@@ -17,7 +17,10 @@ use rustix::{
     mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen, open_tree},
 };
 
-use crate::error::{Error, Result, Step};
+use crate::{
+    error::{Error, Result, Step},
+    fault,
+};
 
 /// What lies in the root of a disk: name, mode. Everything in them is the container's, ids from 0.
 pub(crate) const LAYOUT: [(&str, u32); 5] =
@@ -85,7 +88,9 @@ pub fn trim(dir: BorrowedFd<'_>) -> Result<u64> {
 /// Mounts the disk nowhere: the descriptor is the mount. Ids are those of `userns`; directories of [`LAYOUT`] are there afterwards.
 pub(crate) fn mount(file: &Path, userns: BorrowedFd<'_>) -> Result<OwnedFd> {
     let image = open_unlocated(file)?;
+    fault::point("attach the disk")?;
     let device = berth_sys::loopdev::attach(image.as_fd()).step("attach to a loop device", file.display())?;
+    fault::point("mount the disk")?;
     let context = fsopen("ext4", FsOpenFlags::FSOPEN_CLOEXEC).step("open file system", "ext4")?;
     fsconfig_set_string(context.as_fd(), "source", device.path.as_os_str()).step("mount", device.path.display())?;
     fsconfig_create(context.as_fd()).step("mount", file.display())?;

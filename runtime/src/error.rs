@@ -36,7 +36,11 @@ pub enum Error {
     },
     /// A failure that a test asked for (`BERTH_FAULT`).
     #[error("injected failure at step {step}")]
-    Injected { step: &'static str },
+    Injected {
+        step: &'static str,
+        #[source]
+        source: io::Error,
+    },
     /// The cause, and what could not be undone after it.
     #[error("{cause}; and undoing it left {}", leftovers.join(", "))]
     Undone {

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     disk,
     error::{Error, Result, Step, chain},
-    idmap, net, rootfs,
+    fault, idmap, net, rootfs,
 };
 
 /// Entry of the stage: to be called by a program that [`start`](super::start()) executed as `<program> stage`. Does not return.
@@ -46,14 +46,17 @@ fn run(socket: BorrowedFd<'_>) -> Result<()> {
         return Err(Error::Invalid("the bundle came without its three descriptors".into()));
     };
 
+    fault::point("make the stage's mounts")?;
     let userns = idmap::namespace(bundle.id_base)?;
     unshare(CloneFlags::CLONE_NEWNS).step("make", "a mount namespace")?;
     let disk = rootfs::stage(&bundle.contents(), disk::mount(&bundle.disk, userns.as_fd())?, fds.collect(), userns.as_fd())?;
     drop(userns);
 
     become_owner(bundle.id_base)?;
+    fault::point("make the user namespace")?;
     unshare(CloneFlags::CLONE_NEWUSER).step("make", "a user namespace")?;
     ask(socket, &FromChild::NeedMaps)?;
+    fault::point("make namespaces")?;
     // All mounts of the stage are inherited here, and locked: the new mount namespace belongs to a lesser user namespace.
     unshare(
         CloneFlags::CLONE_NEWNS
@@ -66,6 +69,7 @@ fn run(socket: BorrowedFd<'_>) -> Result<()> {
     .step("make", "namespaces")?;
     ask(socket, &FromChild::NeedHost)?;
     net::link::configure_inner(bundle.net.address)?;
+    fault::point("clone PID 1")?;
     clone_init(&bundle, socket, init, console, channel, disk)
 }
 

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     cgroup::Part,
     error::{Error, Result, Step},
-    idmap, net,
+    fault, idmap, net,
     undo::Undo,
 };
 
@@ -38,6 +38,7 @@ pub fn start(bundle: &Bundle, mounts: Vec<OwnedFd>, undo: &mut Undo) -> Result<S
     let group = bundle.cgroup.clone();
     undo.step("make control groups", || bundle.cgroup.make(), move || group.remove_part(Part::Payload))?;
     bundle.cgroup.join(Part::Shim, 0)?;
+    fault::point("set limits")?;
     bundle.cgroup.limit(&bundle.limits, bundle.id_base)?;
 
     let (ours, theirs) =
@@ -95,6 +96,7 @@ struct Made {
 /// Does for the children what only host root may do, in the order in which they ask.
 fn serve_stage(bundle: &Bundle, undo: &mut Undo, mut stage: Child, socket: BorrowedFd<'_>) -> Result<Made> {
     expect(socket, |m| matches!(m, FromChild::NeedMaps))?;
+    fault::point("write id maps")?;
     idmap::write_maps(stage.id(), bundle.id_base)?;
     send(socket, &ToChild::Go, &[])?;
 
@@ -116,11 +118,13 @@ fn serve_stage(bundle: &Bundle, undo: &mut Undo, mut stage: Child, socket: Borro
     let (Some(root), Some(disk)) = (fds.next(), fds.next()) else {
         return Err(Error::Child { detail: "no descriptors of root and disk came".into() });
     };
+    fault::point("open sockets inside")?;
     let (dns_udp, dns_tcp, loopback) = in_network_of(pid, || {
         let udp = UdpSocket::bind((net::DNS_ADDRESS, 53)).step("bind", "the DNS socket")?;
         let tcp = TcpListener::bind((net::DNS_ADDRESS, 53)).step("bind", "the DNS listener")?;
         Ok((udp, tcp, net::Loopback::open(net::DOOR)?))
     })?;
+    fault::point("let PID 1 go")?;
     send(socket, &ToChild::Go, &[])?;
     // The pair closes on a successful exec; a word before that is a failure.
     match receive::<FromChild>(socket) {
@@ -171,5 +175,5 @@ fn sealed_program(path: &Path) -> Result<OwnedFd> {
 }
 
 fn fault_variable() -> Option<(&'static str, std::ffi::OsString)> {
-    std::env::var_os(crate::fault::VARIABLE).map(|file| (crate::fault::VARIABLE, file))
+    std::env::var_os(fault::VARIABLE).map(|file| (fault::VARIABLE, file))
 }
