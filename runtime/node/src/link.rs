@@ -32,7 +32,7 @@ pub enum ToShim {
     Disk,
     /// Stop in order, then kill after `deadline_ms`. Answered by [`FromShim::Ok`]; the shim exits when the berth has ended.
     Stop { deadline_ms: u64 },
-    /// The same for a berth of which [`Event::IdleTooLong`] was told. Refused when somebody uses it again.
+    /// The same for a berth of which [`Event::IdleTooLong`] was told, or that is asleep. Refused when somebody uses it again.
     Retire { deadline_ms: u64 },
     /// Barred by an administrator: frozen, ports closed, every new connection answered with the reason. Answered by [`FromShim::Ok`].
     Suspend { reason: String },
@@ -185,4 +185,12 @@ pub struct ExitRecord {
     pub asked: bool,
     /// Milliseconds since the epoch.
     pub at: i64,
+}
+
+impl ExitRecord {
+    /// True when PID 1 ended in order, or the inner system was switched off (reboot(2): PID 1 of a pid namespace then ends by SIGINT):
+    /// the berth is not meant to run any more.
+    pub fn is_off(status: &str) -> bool {
+        ["PID 1 exited with status 0", "PID 1 was killed by SIGINT"].contains(&status)
+    }
 }

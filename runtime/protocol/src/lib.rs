@@ -10,6 +10,7 @@
 //! | `GET /berths` | `Vec<`[`BerthStatus`]`>` |
 //! | `GET /berths/{user}` | [`BerthStatus`], 404 `berth_not_found` |
 //! | `PUT /berths/{user}` with [`Ensure`] | [`BerthStatus`] once the wanted state is reached; asking twice is harmless |
+//! | `POST /berths/{user}/preview` with [`Ensure`] | `Vec<`[`Waits`]`>`: what of it would wait for a restart; refused as the `PUT` would be. Changes nothing |
 //! | `POST /berths/{user}/stop` | [`BerthStatus`] |
 //! | `DELETE /berths/{user}?id=ID` | 204; also when there is none. The id finds a berth whose record does not tell its user any more |
 //! | `POST /berths/{user}/exec` with [`ExecRequest`] | 101, `Upgrade: berth-exec`, then [`frame`]s |
@@ -37,10 +38,10 @@ mod types;
 
 pub use calls::{Call, CallPage, CallRecord, CallsAt, CallsTaken, Outcome};
 pub use limits::{InvalidLimits, IoLimits, Limits, NetworkLimits};
-pub use policy::{Cidr, Egress, HomeAccess, HostPort, Idle, InvalidEgress, OpenTo, Policy, Ports, PublishedPort, SharedPath, Sleep};
+pub use policy::{Cidr, Egress, HomeAccess, HostPort, Idle, InvalidEgress, OpenTo, Policy, Ports, PublishedPort, Restart, SharedPath, Sleep};
 pub use types::{
     BerthId, BerthStatus, BerthUsage, BuildRequest, Check, CheckLevel, Condition, DiskUsage, Ensure, ExecRequest, HostUser, ImageInfo,
-    ImageProgress, IoUsage, NetworkUsage, NodeInfo, Pressure, Problem, Stall, State, Usage, Wanted,
+    ImageProgress, IoUsage, NetworkUsage, NodeInfo, Pressure, Problem, Stall, State, Usage, Waits, Wanted,
 };
 
 /// Version of this protocol; the node reports it in [`NodeInfo`].

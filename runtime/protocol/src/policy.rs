@@ -12,6 +12,18 @@ pub struct Policy {
     pub ports: Ports,
     pub idle: Idle,
     pub egress: Egress,
+    pub restart: Restart,
+}
+
+/// What becomes of a berth that ended unasked: its shim was killed, its PID 1 died. One that was switched off from inside stays off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Restart {
+    /// It is started again, after a pause that grows from 1 s to 64 s while it keeps ending within five minutes.
+    #[default]
+    OnFailure,
+    /// It waits for the next connection.
+    Never,
 }
 
 /// What of the network a berth reaches. Names resolve in each case: the shim answers.

@@ -12,7 +12,10 @@ use std::{
 };
 
 use super::{Group, Part};
-use crate::error::{Result, Step};
+use crate::{
+    error::{Result, Step},
+    fault,
+};
 
 /// Freezes and thaws everything in the payload, whoever its holder has become.
 #[derive(Debug)]
@@ -41,10 +44,12 @@ impl Freezer {
 
     /// Begins to freeze: returns at once, each process stops when it next leaves the kernel.
     pub fn freeze(&self) -> Result<()> {
+        fault::point("freeze")?;
         self.freeze.write_all_at(b"1", 0).step("freeze", "the berth")
     }
 
     pub fn thaw(&self) -> Result<()> {
+        fault::point("thaw")?;
         self.freeze.write_all_at(b"0", 0).step("thaw", "the berth")
     }
 

@@ -246,6 +246,7 @@ impl Host {
 
     /// Ends and removes what runs of a berth that no shim stands by.
     pub(crate) fn sweep(&self, id: BerthId, link: &str) -> Result<()> {
+        fault::point("sweep")?;
         container::sweep(&self.group(id), link)
     }
 
@@ -253,7 +254,6 @@ impl Host {
     pub(crate) fn dismantle(&self, remains: &Remains) -> Result<()> {
         let Remains { id, user, uid, link, unused, give_back } = remains;
         let layout = &self.layout;
-        fault::point("sweep")?;
         match link {
             Some((link, _)) => self.sweep(*id, link)?,
             None => end_group(&self.group(*id))?,
@@ -269,19 +269,21 @@ impl Host {
         if let Some(uid) = uid {
             listener::remove(layout, *uid, user.as_deref())?;
         }
-        for (step, dir) in [
-            ("remove shim directory", layout.shim_dir(*id)),
-            ("remove disk", layout.berth_dir(*id)),
-            ("remove log directory", layout.log_dir(*id)),
-        ] {
-            fault::point(step)?;
-            gone(fs::remove_dir_all(&dir)).step("remove", dir.display())?;
-        }
+        fault::point("remove shim directory")?;
+        remove_dir(&layout.shim_dir(*id))?;
+        fault::point("remove disk")?;
+        remove_dir(&layout.berth_dir(*id))?;
+        fault::point("remove log directory")?;
+        remove_dir(&layout.log_dir(*id))?;
         self.calls.orphan(*id);
         let quarantine = if *unused { 0 } else { i64::from(self.config.ids.quarantine_days) * DAY_MS };
         self.ranges().release(&id.to_string(), now_ms(), quarantine, give_back.clone())?;
         self.records.remove(*id)
     }
+}
+
+fn remove_dir(dir: &Path) -> Result<()> {
+    gone(fs::remove_dir_all(dir)).step("remove", dir.display())
 }
 
 /// Kills what is in a group and removes it; nothing there is success.

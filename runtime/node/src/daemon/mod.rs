@@ -59,6 +59,10 @@ use node::Node;
 
 /// For finding all running berths again before the socket says that the node is ready.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(20);
+/// For stopping all berths in order when the host goes down; each has less, and all stop at once.
+const DOWN_DEADLINE: Duration = Duration::from_secs(50);
+/// What systemd may take to say whether the host goes down.
+const ASK_SYSTEMD: Duration = Duration::from_secs(5);
 /// For ending what is under way when the node stops. It may die at any instant; this only makes that rarer.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -87,7 +91,8 @@ impl Lock {
     }
 }
 
-/// Runs the node until SIGTERM or SIGINT. Berths go on without it.
+/// Runs the node until SIGTERM or SIGINT. Berths go on without it, unless the host goes down: systemd says so, or SIGPWR came instead. Then
+/// they are stopped in order first, and come back with the next node.
 pub async fn run(config: Config) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("berth-node must run as root: it makes namespaces, devices and control groups");
@@ -99,6 +104,7 @@ pub async fn run(config: Config) -> Result<()> {
     gone(fs::remove_file(layout.node_socket()))?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut power = signal(SignalKind::from_raw(nix::libc::SIGPWR))?;
 
     let node = tokio::task::spawn_blocking(move || prepare(config, layout)).await??;
     let server = server_account(&node)?;
@@ -109,24 +115,47 @@ pub async fn run(config: Config) -> Result<()> {
     tracing::info!(socket = %node.host.layout.node_socket().display(), "ready");
     let _ = sd_notify::notify(&[NotifyState::Ready]);
 
-    tokio::select! {
-        served = axum::serve(socket, http::router(Arc::clone(&node))).into_future() => served?,
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    let down = tokio::select! {
+        served = axum::serve(socket, http::router(Arc::clone(&node))).into_future() => { served?; false }
+        _ = terminate.recv() => host_goes_down().await,
+        _ = interrupt.recv() => false,
+        _ = power.recv() => true,
+    };
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
-    tracing::info!("stopping; berths go on");
     gone(fs::remove_file(node.host.layout.node_socket()))?;
+    let patience = if down {
+        tracing::info!("the host goes down: all berths are stopped in order");
+        node.down.cancel();
+        DOWN_DEADLINE
+    } else {
+        tracing::info!("stopping; berths go on");
+        STOP_DEADLINE
+    };
     node.stop.cancel();
     node.owners.close();
     tokio::select! {
-        ended = timeout(STOP_DEADLINE, node.owners.wait()) => if ended.is_err() {
+        ended = timeout(patience, node.owners.wait()) => if ended.is_err() {
             tracing::warn!("something still under way; the next start repairs it");
         },
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
     Ok(())
+}
+
+/// Whether a SIGTERM is for the host and not for this daemon alone; without systemd it is not.
+async fn host_goes_down() -> bool {
+    if !Path::new("/run/systemd/system").is_dir() {
+        return false;
+    }
+    let asked = tokio::process::Command::new("systemctl").arg("is-system-running").kill_on_drop(true).output();
+    match timeout(ASK_SYSTEMD, asked).await {
+        Ok(Ok(output)) => output.stdout.trim_ascii() == b"stopping",
+        other => {
+            tracing::warn!(?other, "systemd does not say whether the host goes down; berths are left running");
+            false
+        }
+    }
 }
 
 /// Opens the state and makes the host true to it, berths apart. Blocking.

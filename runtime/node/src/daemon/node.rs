@@ -33,9 +33,13 @@ pub(crate) struct Node {
     pub(crate) accounts: Accounts,
     pub(crate) starts: Semaphore,
     pub(crate) reclaims: Semaphore,
+    /// Places for berths that are started unasked; held until their Docker answers.
+    pub(crate) returns: Arc<Semaphore>,
     pub(crate) commands: Arc<Semaphore>,
     /// Cancelled when the daemon stops; berths go on.
     pub(crate) stop: CancellationToken,
+    /// Cancelled when the host goes down; berths stop in order, all at once.
+    pub(crate) down: CancellationToken,
     pub(crate) owners: TaskTracker,
     /// Told when there is something to give back.
     pub(crate) give_back: Notify,
@@ -58,8 +62,10 @@ impl Node {
             host,
             starts: Semaphore::new(STARTS_AT_ONCE),
             reclaims: Semaphore::new(RECLAIMS_AT_ONCE),
+            returns: Arc::new(Semaphore::new(returns_at_once())),
             commands: Arc::new(Semaphore::new(super::exec::AT_ONCE)),
             stop: CancellationToken::new(),
+            down: CancellationToken::new(),
             owners: TaskTracker::new(),
             give_back: Notify::new(),
             images: super::images::Work::default(),
@@ -386,6 +392,11 @@ async fn until_ready(berth: &Berth, status: BerthStatus) -> BerthStatus {
         Ok(Err(_)) => status,
         Err(_) => berth.status.borrow().clone(),
     }
+}
+
+/// Berths that come back at once after a boot: each keeps about a processor busy until its Docker answers.
+fn returns_at_once() -> usize {
+    std::thread::available_parallelism().map_or(2, |n| n.get()).clamp(2, 8)
 }
 
 /// The least index that no record has and no link of the host.

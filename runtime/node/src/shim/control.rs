@@ -117,13 +117,14 @@ impl Control {
                 self.state.ask_stop(Duration::from_millis(deadline_ms));
                 Ok(())
             }
-            ToShim::Retire { deadline_ms } => match self.sleeper.idle_too_long() {
-                Some(_) => {
+            // Asleep, nobody uses it either: an older shim is replaced then.
+            ToShim::Retire { deadline_ms } => match self.sleeper.idle_too_long().is_some() || matches!(self.sleeper.rest(), Rest::Asleep(_)) {
+                true => {
                     send(node, &FromShim::Ok, &[]).await?;
                     self.state.ask_stop(Duration::from_millis(deadline_ms));
                     Ok(())
                 }
-                None => refuse(node, "somebody uses it again".into()).await,
+                false => refuse(node, "somebody uses it again".into()).await,
             },
             ToShim::Suspend { reason } => done(node, self.sleeper.suspend(reason).await).await,
             ToShim::Resume => done(node, self.sleeper.resume()).await,

@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use berth_runtime::container::{SYSTEMD_HALT, signal};
+use berth_runtime::{
+    container::{SYSTEMD_HALT, signal},
+    fault,
+};
 use nix::sys::{
     signal::Signal,
     wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid},
@@ -88,7 +91,7 @@ pub(crate) async fn serve_signals(pid: u32, state: Arc<State>) -> std::io::Resul
 }
 
 fn send(pidfd: &AsyncFd<OwnedFd>, number: i32) {
-    if let Err(error) = signal(pidfd.get_ref().as_fd(), number) {
+    if let Err(error) = fault::point("signal PID 1").and_then(|()| signal(pidfd.get_ref().as_fd(), number)) {
         tracing::error!(error = berth_runtime::error::chain(&error), "PID 1 was not signalled");
     }
 }

@@ -48,7 +48,7 @@ use berth_runtime::{
     cgroup::Freezer,
     container::{self, Started},
     error::chain,
-    idmap,
+    fault, idmap,
     net::Link,
     undo::Undo,
 };
@@ -157,6 +157,7 @@ fn start_berth(start: &Start, mounts: Vec<OwnedFd>) -> Result<(Started, Freezer)
     let started = container::start(&start.bundle, mounts, &mut undo).and_then(|started| {
         raise_descriptor_limit();
         let freezer = start.bundle.cgroup.freezer()?;
+        fault::point("confine the shim")?;
         container::confine(start.bundle.id_base)?;
         Ok((started, freezer))
     });
@@ -291,6 +292,7 @@ impl Berth {
 }
 
 fn write_record(mut file: File, status: &str, asked: bool) -> io::Result<()> {
+    fault::point("write the exit record").map_err(io::Error::other)?;
     let record = ExitRecord { status: status.to_owned(), asked, at: now_ms() };
     file.set_len(0)?;
     file.write_all(&serde_json::to_vec(&record)?)?;

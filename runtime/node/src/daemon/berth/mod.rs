@@ -6,6 +6,7 @@
 //!                     ▲  ▲ failed (a stopped one with the reason why) │            │ stop, or it ended by itself,
 //!                     │  └────────────────────────────────────────────┘            │ or its shim died
 //!                     └──────────────────── stopping ◄─────────────────────────────┘
+//!  stopped, but meant to run (the host booted, its shim died) ── its turn ──► starting
 //!  any of them ── delete ──► remains ──► (nothing); also the state of what could not be taken away: asking again goes on
 //! ```
 //!
@@ -16,6 +17,7 @@
 mod owner;
 mod ports;
 mod requests;
+mod returns;
 mod run;
 mod settle;
 mod sleep;

@@ -2,6 +2,7 @@
 
 use std::{
     os::fd::OwnedFd,
+    process::ExitStatus,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -9,7 +10,8 @@ use std::{
 use berth_protocol::{BerthStatus, Condition, HomeAccess, Sleep, State};
 use tokio::{
     io::unix::AsyncFd,
-    sync::{mpsc, watch},
+    sync::{OwnedSemaphorePermit, mpsc, watch},
+    task::JoinHandle,
     time::{MissedTickBehavior, interval, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -17,7 +19,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Berth, Request, WAITING,
     ports::{self, Published},
-    resting, set_condition,
+    resting,
+    returns::{self, BackOff},
+    set_condition,
     sleep::Reclaiming,
 };
 use crate::{
@@ -26,7 +30,7 @@ use crate::{
         host::Host,
         listener::Listener,
         node::Node,
-        record::{Intent, Record},
+        record::Record,
     },
     link::FromShim,
 };
@@ -43,6 +47,11 @@ pub(super) struct Owner {
     pub(super) life: Life,
     pub(super) conditions: Vec<Condition>,
     pub(super) back_off: BackOff,
+    /// When it is to be started again by itself.
+    pub(super) due: Option<Instant>,
+    /// Why it fell, until it runs again.
+    pub(super) fell: Option<String>,
+    pub(super) up_since: Option<Instant>,
     /// Milliseconds since the epoch, as far as its shim has told.
     pub(super) last_used_at: Option<i64>,
     /// Suspensions that wait for their turn.
@@ -52,7 +61,7 @@ pub(super) struct Owner {
     requests: mpsc::Receiver<Request>,
     /// Up to where the shim may forget its spool of calls.
     pub(super) calls_taken: watch::Receiver<u64>,
-    status: watch::Sender<BerthStatus>,
+    pub(super) status: watch::Sender<BerthStatus>,
 }
 
 /// Where a record comes from.
@@ -99,40 +108,17 @@ pub(super) struct Running {
     pub(super) idle_too_long: Option<Sleep>,
     pub(super) containers: Option<u32>,
     pub(super) ports: Box<Published>,
+    /// How its shim ended, where it is a child of ours.
+    pub(super) shim: Option<JoinHandle<std::io::Result<ExitStatus>>>,
     /// How it ended, once the shim has said so.
     pub(super) exited: Option<String>,
-}
-
-/// Keeps failing starts from following each other faster and faster.
-#[derive(Default)]
-pub(super) struct BackOff {
-    failures: u32,
-    until: Option<Instant>,
-    reason: String,
-}
-
-impl BackOff {
-    pub(super) fn failed(&mut self, reason: &str) {
-        let pause = Duration::from_secs(1 << self.failures.min(6));
-        self.failures += 1;
-        self.until = Some(Instant::now() + pause);
-        self.reason = reason.to_owned();
-    }
-
-    pub(super) fn reset(&mut self) {
-        *self = Self::default();
-    }
-
-    /// Why a connection must not start the berth just now.
-    pub(super) fn holds(&self) -> Option<String> {
-        let left = self.until?.checked_duration_since(Instant::now())?;
-        Some(format!("{}; the next attempt is possible in {} s", self.reason, left.as_secs() + 1))
-    }
 }
 
 /// What the loop was woken by.
 enum Happened {
     Stop,
+    HostGoesDown,
+    Return(OwnedSemaphorePermit),
     Request(Option<Request>),
     Connection,
     Shim(Result<Option<FromShim>, std::io::Error>),
@@ -172,6 +158,9 @@ pub(crate) fn spawn(node: &Arc<Node>, record: Record, origin: Origin) -> Arc<Ber
         life,
         conditions: Vec::new(),
         back_off,
+        due: None,
+        fell: None,
+        up_since: None,
         last_used_at: None,
         bars: bars_raised,
         commands: commands_run,
@@ -191,11 +180,7 @@ impl Owner {
             self.settle().await;
             self.publish();
             drop(settled);
-            let wanted = self.record.intent == Intent::Running && self.record.suspended.is_none();
-            if wanted && matches!(self.life, Life::Stopped { .. }) {
-                let _ = self.start().await;
-                self.publish();
-            }
+            self.come_back();
         }
         let mut trim = interval(Duration::from_secs(self.node.host.config.disk.trim_interval_seconds));
         trim.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -209,9 +194,10 @@ impl Owner {
                 continue;
             }
             let happened = {
-                let Self { life, requests, node, calls_taken, commands, .. } = &mut self;
+                let Self { life, requests, node, calls_taken, commands, due, .. } = &mut self;
                 tokio::select! {
                     biased;
+                    () = node.down.cancelled() => Happened::HostGoesDown,
                     () = node.stop.cancelled() => Happened::Stop,
                     message = shim_message(life) => Happened::Shim(message),
                     request = requests.recv() => Happened::Request(request),
@@ -220,11 +206,14 @@ impl Owner {
                     () = ports::changed(life) => Happened::PortsChanged,
                     () = commands_changed(life, commands) => Happened::Commands,
                     () = ready_deadline(life) => Happened::NotReadyInTime,
+                    place = returns::turn(life, *due, node) => Happened::Return(place),
                     _ = trim.tick() => Happened::TrimDue,
                 }
             };
             match happened {
                 Happened::Stop | Happened::Request(None) => return,
+                Happened::HostGoesDown => return self.go_down().await,
+                Happened::Return(place) => self.returns(place).await,
                 Happened::Request(Some(request)) => self.handle(request).await,
                 Happened::Connection => self.woken().await,
                 Happened::Shim(Ok(Some(message))) => self.told(message),
@@ -385,23 +374,5 @@ async fn ready_deadline(life: &Life) {
             None => std::future::pending().await,
         },
         _ => std::future::pending().await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn failing_starts_wait_longer_each_time_and_say_why() {
-        let mut back_off = BackOff::default();
-        assert_eq!(back_off.holds(), None);
-        for _ in 0..9 {
-            back_off.failed("no image");
-        }
-        let told = back_off.holds().unwrap();
-        assert!(told.starts_with("no image; the next attempt is possible in 64 s"), "{told}");
-        back_off.reset();
-        assert_eq!(back_off.holds(), None);
     }
 }

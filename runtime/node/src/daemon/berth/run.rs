@@ -3,15 +3,17 @@
 use std::{
     fs, io, mem,
     os::fd::OwnedFd,
+    process::ExitStatus,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use berth_protocol::State;
-use berth_runtime::{disk, error::chain};
+use berth_protocol::{Restart, State};
+use berth_runtime::{disk, error::chain, fault};
 use tokio::{
     process::Child,
     sync::watch,
+    task::JoinHandle,
     time::{Instant as Deadline, timeout, timeout_at},
 };
 
@@ -24,6 +26,7 @@ use crate::{
     daemon::{
         channel::Channel,
         host::now_ms,
+        node::Node,
         listener::{Listener, gone},
         record::{Intent, LastExit, Record},
         refusal::Refusal,
@@ -41,9 +44,12 @@ const LAST_WORD: Duration = Duration::from_secs(10);
 /// What is left of an orderly stop when a suspension waits for it.
 const BARRED_STOP: Duration = Duration::from_secs(2);
 
+/// What a dead shim's parent may take to hear how it ended.
+const REAPED: Duration = Duration::from_secs(1);
+
 /// Why a berth was not started.
 enum NoStart {
-    /// A suspension waits.
+    /// A suspension waits, or the host goes down.
     Barred,
     Failed(String),
 }
@@ -100,11 +106,15 @@ impl Owner {
                 return Ok(());
             }
         };
+        self.due = None;
         self.publish();
+        let intent = self.record.intent;
         match self.bring_up(&listener).await {
-            Ok((channel, pid)) => {
-                self.back_off.reset();
+            Ok((channel, pid, shim)) => {
+                self.back_off.started();
+                self.up_since = Some(Instant::now());
                 self.conditions.clear();
+                self.tell_fall();
                 self.tell_not_shared();
                 tracing::info!(user = self.record.user, pid, "started");
                 let ready_by = Some(Instant::now() + READY_DEADLINE);
@@ -122,6 +132,7 @@ impl Owner {
                     idle_too_long: None,
                     containers: None,
                     ports: Published::new(Vec::new()),
+                    shim: Some(shim),
                     exited: None,
                 };
                 self.life = Life::Running(Box::new(running));
@@ -132,13 +143,18 @@ impl Owner {
                 self.sweep().await;
                 self.exit_record().await;
                 self.rest(listener);
-                Err("it is being suspended".into())
+                Err("it is being suspended, or the host goes down".into())
             }
             Err(NoStart::Failed(reason)) => {
                 self.sweep().await;
                 self.exit_record().await;
+                // What did not come up is meant to run only if it was before.
+                if let Err(refusal) = self.intend(intent).await {
+                    tracing::warn!(user = self.record.user, %refusal, "a berth that did not start stays meant to run");
+                }
                 self.condition("StartFailed", reason.clone());
                 self.back_off.failed(&reason);
+                self.try_again();
                 listener.refuse_waiting(&self.sorry(&reason));
                 self.rest(listener);
                 Err(reason)
@@ -146,19 +162,19 @@ impl Owner {
         }
     }
 
-    async fn bring_up(&mut self, listener: &Listener) -> Result<(Channel, u32), NoStart> {
+    async fn bring_up(&mut self, listener: &Listener) -> Result<Begun, NoStart> {
         let (record, node) = (self.record.clone(), Arc::clone(&self.node));
         let mut bars = self.bars.clone();
         let _permit = tokio::select! {
             biased;
-            () = raised(&mut bars) => return Err(NoStart::Barred),
+            () = given_up(&mut bars, &node) => return Err(NoStart::Barred),
             // Closed only when the node ends.
             permit = node.starts.acquire() => permit,
         };
         let sharing = async {
             tokio::select! {
                 biased;
-                () = raised(&mut bars) => None,
+                () = given_up(&mut bars, &node) => None,
                 shared = share::share(&node, &self.record) => Some(shared),
             }
         };
@@ -187,9 +203,9 @@ impl Owner {
                 return Err(waiting.end(reason.into()).await);
             }
             self.record = record;
-            return waiting.start(prepared, listener, &mut bars).await;
+            return waiting.start(prepared, listener, given_up(&mut bars, &node)).await;
         }
-        let (noted, started) = tokio::join!(note, waiting.start(prepared, listener, &mut bars));
+        let (noted, started) = tokio::join!(note, waiting.start(prepared, listener, given_up(&mut bars, &node)));
         noted?;
         self.record = record;
         started
@@ -282,6 +298,7 @@ impl Owner {
             ToShim::Listener | ToShim::Disk | ToShim::Held(_) => matches!(answer, FromShim::Fd | FromShim::Refused { .. }),
             _ => matches!(answer, FromShim::Ok | FromShim::Refused { .. }),
         };
+        point(request).map_err(io::Error::other)?;
         let mut asked = false;
         loop {
             let Life::Running(running) = &self.life else { return Err(io::Error::other("it does not run")) };
@@ -336,6 +353,7 @@ impl Owner {
             }
         }
         drop(running.channel);
+        self.back_off.reset();
         let swept = self.sweep().await;
         let left = self.exit_record().await.map(|r| r.status);
         self.note_exit(running.exited.or(left).unwrap_or_else(|| "it was killed".into())).await;
@@ -351,28 +369,39 @@ impl Owner {
 
     /// The connection to the shim ended though nobody had asked it to.
     pub(super) async fn ended(&mut self, error: Option<io::Error>) {
-        let Life::Running(running) = mem::replace(&mut self.life, Life::Busy(State::Stopping)) else { return };
+        let Life::Running(mut running) = mem::replace(&mut self.life, Life::Busy(State::Stopping)) else { return };
         self.publish();
         drop(running.channel);
+        let shim = shim_end(running.shim.take()).await;
         self.sweep().await;
         let left = self.exit_record().await;
         let status = running.exited.or(left.as_ref().map(|r| r.status.clone()));
         self.clear("DockerNotReady");
         match status {
             Some(status) => {
-                if !left.is_some_and(|r| r.asked) {
+                let asked = left.is_some_and(|r| r.asked);
+                let off = !asked && ExitRecord::is_off(&status);
+                if !asked {
                     self.condition("Exited", format!("it ended by itself: {status}"));
+                }
+                if off && let Err(refusal) = self.intend(Intent::Stopped).await {
+                    tracing::warn!(user = self.record.user, %refusal, "a berth that switched itself off stays meant to run");
+                }
+                if !asked && !off {
+                    self.come_back_after(&format!("it ended by itself ({status})"));
                 }
                 self.note_exit(status).await;
                 self.rest(running.listener);
             }
             None => {
-                let why = error.map(|e| format!(" ({e})")).unwrap_or_default();
-                self.condition(
-                    "ShimDied",
-                    format!("its shim died{why}, and the berth ended with it; the next connection or berth start starts it anew"),
-                );
-                self.note_exit("its shim died".into()).await;
+                let why = shim.or(error.map(|e| e.to_string())).map(|why| format!(" ({why})")).unwrap_or_default();
+                let next = match self.record.policy.restart {
+                    Restart::OnFailure => "it is started again by itself if it was meant to run",
+                    Restart::Never => "the next connection or berth start starts it anew",
+                };
+                self.condition("ShimDied", format!("its shim died{why}, and the berth ended with it; {next}"));
+                self.come_back_after(&format!("its shim died{why}"));
+                self.note_exit(format!("its shim died{why}")).await;
                 self.replace_listener(running.listener).await;
             }
         }
@@ -415,6 +444,7 @@ impl Owner {
         let id = self.record.id;
         let bytes = self.blocking(move |host| {
             host.calls.ended(id);
+            fault::point("take the exit record").map_err(io::Error::other)?;
             let bytes = fs::read(host.layout.exit_record(id));
             if let Err(error) = gone(fs::remove_dir_all(host.layout.shim_dir(id))) {
                 tracing::warn!(%id, %error, "the directory of a shim stays until the next start");
@@ -471,6 +501,9 @@ impl Owner {
     }
 }
 
+/// A started berth: the way to its shim, the pid of its PID 1, and how its shim will have ended.
+type Begun = (Channel, u32, JoinHandle<io::Result<ExitStatus>>);
+
 /// A shim before its orders: nothing of the berth runs.
 struct Waiting {
     channel: Channel,
@@ -482,8 +515,8 @@ impl Waiting {
         self,
         prepared: spawn::Prepared,
         listener: &Listener,
-        bars: &mut watch::Receiver<u32>,
-    ) -> Result<(Channel, u32), NoStart> {
+        given_up: impl Future<Output = ()>,
+    ) -> Result<Begun, NoStart> {
         let channel = &self.channel;
         let started = async {
             spawn::send(channel, listener, prepared).await.map_err(|e| format!("the shim did not take its orders: {e}"))?;
@@ -491,7 +524,7 @@ impl Waiting {
         };
         let started = tokio::select! {
             biased;
-            () = raised(bars) => Err(NoStart::Barred),
+            () = given_up => Err(NoStart::Barred),
             started = timeout(START_DEADLINE, started) => match started {
                 Ok(started) => started.map_err(NoStart::Failed),
                 Err(_) => Err(NoStart::Failed(format!("it took longer than {} s", START_DEADLINE.as_secs()))),
@@ -501,8 +534,7 @@ impl Waiting {
             Ok(pid) => {
                 let Self { channel, mut shim } = self;
                 // It outlives us; while we live it is ours to reap.
-                tokio::spawn(async move { shim.wait().await });
-                Ok((channel, pid))
+                Ok((channel, pid, tokio::spawn(async move { shim.wait().await })))
             }
             Err(why) => Err(self.end(why).await),
         }
@@ -511,6 +543,14 @@ impl Waiting {
     async fn end(mut self, why: NoStart) -> NoStart {
         let _ = self.shim.kill().await;
         why
+    }
+}
+
+/// Returns when a suspension waits for its turn, or the host goes down.
+async fn given_up(bars: &mut watch::Receiver<u32>, node: &Node) {
+    tokio::select! {
+        () = raised(bars) => {}
+        () = node.down.cancelled() => {}
     }
 }
 
@@ -524,6 +564,24 @@ async fn raised(bars: &mut watch::Receiver<u32>) {
 /// What the user is told at the socket.
 fn suspended(user: &str, reason: &str) -> String {
     format!("the berth of {user} is suspended by an administrator: {reason}. Ask your administrator; it goes on with: berth resume {user}")
+}
+
+/// How a shim ended, where it was a child of this daemon.
+async fn shim_end(shim: Option<JoinHandle<io::Result<ExitStatus>>>) -> Option<String> {
+    let status = timeout(REAPED, shim?).await.ok()?.ok()?.ok()?;
+    Some(status.to_string())
+}
+
+/// What is asked for changes the berth: each such request is a step of its own.
+fn point(request: &ToShim) -> berth_runtime::error::Result<()> {
+    match request {
+        ToShim::Stop { .. } => fault::point("tell the shim to stop"),
+        ToShim::Retire { .. } => fault::point("tell the shim to retire"),
+        ToShim::Suspend { .. } => fault::point("tell the shim to suspend"),
+        ToShim::Resume => fault::point("tell the shim to resume"),
+        ToShim::Policy { .. } => fault::point("tell the shim its policy"),
+        _ => Ok(()),
+    }
 }
 
 async fn wait_started(channel: &Channel) -> Result<u32, String> {

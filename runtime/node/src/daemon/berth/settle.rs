@@ -11,8 +11,8 @@ use super::{
     ports::Published,
 };
 use crate::{
-    daemon::{channel::Channel, host::now_ms, listener::Listener, record::Phase},
-    link::{Event, FromShim, OLDEST, Status, ToShim},
+    daemon::{channel::Channel, host::now_ms, listener::Listener, record::{Intent, Phase}},
+    link::{Event, ExitRecord, FromShim, OLDEST, Status, ToShim},
 };
 
 /// A shim that has not answered by then hangs. It may still be starting its berth.
@@ -39,6 +39,10 @@ impl Owner {
                     tracing::debug!(user = self.record.user, why, "does not run");
                     self.sweep().await;
                     if let Some(exit) = self.exit_record().await {
+                        if !exit.asked && ExitRecord::is_off(&exit.status) {
+                            // Not writable: it is started once more, and heard the next time.
+                            let _ = self.intend(Intent::Stopped).await;
+                        }
                         self.note_exit(exit.status).await;
                     }
                     self.wait_for_connections().await;
@@ -104,6 +108,7 @@ impl Owner {
             idle_too_long,
             containers: running_containers,
             ports: Published::new(ports),
+            shim: None,
             exited,
         };
         Ok((running, suspended))

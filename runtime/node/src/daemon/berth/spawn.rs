@@ -162,6 +162,11 @@ pub(super) fn shim(host: &Host, id: BerthId, prepared: &Prepared, theirs: OwnedF
         true => {
             let mut command = Command::new("systemd-run");
             command.args(["--scope", "--quiet", "--collect", "--unit", &format!("berth-{id}"), "--slice", &host.slice()]);
+            // When the host goes down the node is stopped before the scopes: it knows how to end a berth in order, systemd would signal
+            // every process in it.
+            if let Some(unit) = own_unit() {
+                command.args(["-p", &format!("Before={unit}")]);
+            }
             command.args(["-p", "Delegate=yes", "-p", "TimeoutStopSec=40", "--"]).arg(&program);
             command
         }
@@ -176,6 +181,18 @@ pub(super) fn shim(host: &Host, id: BerthId, prepared: &Prepared, theirs: OwnedF
     command.spawn().map_err(|e| format!("cannot execute {}: {e}", program.display()))
 }
 
+/// The systemd service that this daemon runs as.
+fn own_unit() -> Option<String> {
+    let text = fs::read_to_string("/proc/self/cgroup").ok()?;
+    service(&text).map(str::to_owned)
+}
+
+/// From the text of `/proc/self/cgroup`, `0::/system.slice/berth-node.service`.
+fn service(cgroups: &str) -> Option<&str> {
+    let path = cgroups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    path.split('/').next_back().filter(|name| name.ends_with(".service"))
+}
+
 /// Gives the shim its orders, once.
 pub(super) async fn send(channel: &Channel, listener: &Listener, prepared: Prepared) -> io::Result<()> {
     let Prepared { start, control, console, older, exit, calls, mounts } = prepared;
@@ -187,6 +204,12 @@ pub(super) async fn send(channel: &Channel, listener: &Listener, prepared: Prepa
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_daemons_own_service_is_the_last_of_its_path() {
+        assert_eq!(service("1:name=systemd:/x.service\n0::/system.slice/berth-node.service\n"), Some("berth-node.service"));
+        assert_eq!(service("0::/user.slice/session-2.scope\n"), None);
+    }
 
     #[test]
     fn an_image_with_a_shell_or_nothing_gets_the_engine() {
