@@ -50,6 +50,8 @@ operations! {
     ResumeBerths = "resume_berths",
     ExecBerth = "exec_berth",
     ReadLogs = "read_logs",
+    PreviewChange = "preview_change",
+    ListUsage = "list_usage",
     ListProfiles = "list_profiles",
     ShowProfile = "show_profile",
     CreateProfile = "create_profile",
@@ -77,6 +79,7 @@ pub fn access(role: Role, operation: Operation) -> Access {
     use Operation as O;
     match operation {
         O::ListBerths
+        | O::ListUsage
         | O::ShowBerth
         | O::ReadLogs
         | O::ListOperations
@@ -97,12 +100,17 @@ pub fn access(role: Role, operation: Operation) -> Access {
             Role::Operator | Role::Auditor | Role::User => Access::Own,
         },
         // Nobody frees himself.
-        O::CreateBerth | O::ChangeBerth | O::DeleteBerth | O::SuspendBerth | O::ResumeBerth | O::SuspendBerths | O::ResumeBerths => {
-            match role {
-                Role::Admin | Role::Operator => Access::All,
-                Role::Auditor | Role::User => Access::None,
-            }
-        }
+        O::CreateBerth
+        | O::ChangeBerth
+        | O::PreviewChange
+        | O::DeleteBerth
+        | O::SuspendBerth
+        | O::ResumeBerth
+        | O::SuspendBerths
+        | O::ResumeBerths => match role {
+            Role::Admin | Role::Operator => Access::All,
+            Role::Auditor | Role::User => Access::None,
+        },
         O::ListProfiles | O::ShowProfile | O::ListImages | O::ShowNode | O::RunDoctor => match role {
             Role::Admin | Role::Operator | Role::Auditor => Access::All,
             Role::User => Access::None,
@@ -140,10 +148,19 @@ mod tests {
     #[test]
     fn auditors_change_nothing_of_others() {
         use Operation as O;
-        let reads =
-            [O::ListBerths, O::ShowBerth, O::ReadLogs, O::ListOperations, O::ShowOperation, O::WaitOperation, O::ListAudit, O::ShowUser]
-                .into_iter()
-                .chain([O::ListProfiles, O::ShowProfile, O::ListImages, O::ShowNode, O::RunDoctor]);
+        let reads = [
+            O::ListBerths,
+            O::ListUsage,
+            O::ShowBerth,
+            O::ReadLogs,
+            O::ListOperations,
+            O::ShowOperation,
+            O::WaitOperation,
+            O::ListAudit,
+            O::ShowUser,
+        ]
+        .into_iter()
+        .chain([O::ListProfiles, O::ShowProfile, O::ListImages, O::ShowNode, O::RunDoctor]);
         let reads: Vec<_> = reads.collect();
         for operation in Operation::ALL {
             assert_eq!(access(Role::Auditor, *operation) == Access::All, reads.contains(operation), "{operation:?}");

@@ -34,7 +34,7 @@ fn body(id: &str) -> Option<Value> {
         "create_profile" => Some(json!({ "name": "mine" })),
         "suspend_berth" | "suspend_berths" => Some(json!({ "reason": "mining" })),
         "exec_berth" => Some(json!({ "argv": ["true"] })),
-        "change_berth" | "change_profile" | "build_image" => Some(json!({})),
+        "change_berth" | "preview_change" | "change_profile" | "build_image" => Some(json!({})),
         _ => None,
     }
 }

@@ -17,7 +17,7 @@ async fn profiles_begin_with_the_nodes_own_defaults() {
         assert_eq!(
             policy,
             json!({ "home": "rw", "paths": [], "ports": { "first": 1024, "last": 65535 }, "ports_open_to": "user",
-                    "freeze_after": 900, "stop_after": 43200 })
+                    "freeze_after": 900, "stop_after": 43200, "egress": "internet" })
         );
     }
     server.assign("alice").await;
@@ -29,7 +29,7 @@ async fn a_change_reaches_every_berth_of_the_profile_and_leaves_a_row() {
     let server = Server::start().await;
     server.assign("alice").await;
     let change = json!({ "home": "ro", "paths": [{ "path": "/data", "read_only": true }], "ports": null, "ports_open_to": "host",
-                         "freeze_after": 60, "stop_after": null });
+                         "freeze_after": 60, "stop_after": null, "egress": { "list": ["10.0.0.0/8", "192.0.2.7/32"] } });
     let (status, changed) = server.send(ROOT, "PATCH", DEFAULT, Some(json!({ "policy": change }))).await;
     assert_eq!((status, &changed["policy"]), (200, &change), "{changed}");
     let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(15);
@@ -43,6 +43,7 @@ async fn a_change_reaches_every_berth_of_the_profile_and_leaves_a_row() {
     };
     assert_eq!(asked.paths, [berth_protocol::SharedPath { path: "/data".to_owned(), read_only: true }]);
     assert_eq!(asked.ports, berth_protocol::Ports { range: None, open_to: berth_protocol::OpenTo::Host });
+    assert_eq!(asked.egress, berth_protocol::Egress::List { cidrs: vec!["10.0.0.0/8".to_owned(), "192.0.2.7/32".to_owned()] });
     assert_eq!(asked.idle, berth_protocol::Idle { freeze_after: Some(60), stop_after: None });
     assert_eq!(server.get("/api/v1/berths/alice").await["policy"], change);
     let row = server.get("/api/v1/audit?limit=1").await["items"][0].clone();
@@ -67,6 +68,12 @@ async fn policies_that_no_host_could_follow_are_refused_with_field_value_and_lim
         (json!({ "ports": { "first": 2000, "last": 1999 } }), 422, "end before they begin"),
         (json!({ "freeze_after": 9 }), 422, "freeze_after is 9 s, the least is 10 s"),
         (json!({ "stop_after": 4_000_000_000_u32 }), 422, "stop_after is 4000000000 s, the most is"),
+        (json!({ "egress": { "list": ["10.0.0.0/33"] } }), 422, "\"10.0.0.0/33\" is no IPv4 network"),
+        (json!({ "egress": { "list": ["10.0.0.1/8"] } }), 422, "the network is 10.0.0.0/8"),
+        (json!({ "egress": { "list": ["::/0"] } }), 422, "is no IPv4 network"),
+        (json!({ "egress": { "list": [] } }), 422, "egress lists no network"),
+        (json!({ "egress": { "list": vec!["10.0.0.0/8"; 65] } }), 422, "egress lists 65 networks, the most is 64"),
+        (json!({ "egress": "some" }), 400, "`all`, `internet`, `none`, `list`"),
         (json!({ "home": "yes" }), 400, "`rw`, `ro`, `none`"),
         (json!({ "open": 1 }), 400, "open"),
     ] {

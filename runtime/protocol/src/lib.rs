@@ -38,7 +38,9 @@ mod types;
 
 pub use calls::{Call, CallPage, CallRecord, CallsAt, CallsTaken, Outcome};
 pub use limits::{InvalidLimits, IoLimits, Limits, NetworkLimits};
-pub use policy::{Cidr, Egress, HomeAccess, HostPort, Idle, InvalidEgress, OpenTo, Policy, Ports, PublishedPort, Restart, SharedPath, Sleep};
+pub use policy::{
+    Cidr, Egress, HomeAccess, HostPort, Idle, InvalidEgress, OpenTo, Policy, Ports, PublishedPort, Restart, SharedPath, Sleep,
+};
 pub use types::{
     BerthId, BerthStatus, BerthUsage, BuildRequest, Check, CheckLevel, Condition, DiskUsage, Ensure, ExecRequest, HostUser, ImageInfo,
     ImageProgress, IoUsage, NetworkUsage, NodeInfo, Pressure, Problem, Stall, State, Usage, Waits, Wanted,

@@ -190,6 +190,15 @@ pub struct BerthUsage {
     pub usage: Usage,
 }
 
+/// A part of a change that a running berth takes on only when it starts anew; until then it has the condition `PendingRestart`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waits {
+    /// `disk_bytes`, `inodes`, `home`, `paths`, …
+    pub field: String,
+    /// Why, in one sentence.
+    pub reason: String,
+}
+
 /// A host account, looked up by the node through NSS.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostUser {

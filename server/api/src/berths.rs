@@ -2,21 +2,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::{Policy, explicit};
-
-/// Quota of a berth or a profile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Limits {
-    /// Thousandths of a CPU; at least 50.
-    pub cpu_millis: u32,
-    /// Bytes of memory, page cache included; at least 256 MiB.
-    pub memory_bytes: u64,
-    /// Processes and threads; at least 64.
-    pub pids: u32,
-    /// Bytes of the berth's disk; at least 1 GiB.
-    pub disk_bytes: u64,
-}
+use crate::{Egress, Limits, Policy, Usage, Warning, explicit};
 
 /// State of a berth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -100,17 +86,6 @@ pub enum HostPortState {
     NotAllowed,
 }
 
-/// Use of a running berth when it was last observed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Usage {
-    pub memory_bytes: u64,
-    pub pids: u64,
-    /// CPU time since the start, in microseconds.
-    pub cpu_usec: u64,
-    /// Bytes that the disk occupies on the host.
-    pub disk_bytes: u64,
-}
-
 /// The image that a berth stands on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ImageRef {
@@ -130,14 +105,14 @@ pub struct Berth {
     pub image: ImageRef,
     /// The limits in force: the profile's, with the berth's own where it has some.
     pub limits: Limits,
-    /// Names of the limits that are the berth's own: `cpu_millis`, `memory_bytes`, `pids`, `disk_bytes`.
+    /// Names of the limits that are the berth's own, and `egress` where that is.
     pub own_limits: Vec<String>,
     pub wanted: WantedState,
     pub state: BerthState,
     /// True when the inner Docker answers.
     pub docker_ready: bool,
     pub conditions: Vec<Condition>,
-    /// How it joins the host; the profile's.
+    /// How it joins the host; the profile's, with the berth's own egress where it has one.
     pub policy: Policy,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspended: Option<Suspension>,
@@ -186,7 +161,7 @@ pub struct BerthList {
     pub next: Option<String>,
 }
 
-/// Assigns a berth to a host user. Limits that are left out are the profile's.
+/// Assigns a berth to a host user. Limits and the egress that are left out are the profile's.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewBerth {
@@ -200,11 +175,34 @@ pub struct NewBerth {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_millis: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_weight: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// 0: none. So are all limits that may be absent.
+    pub memory_high_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swap_bytes: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pids: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inodes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io_read_bps: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io_write_bps: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io_read_iops: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io_write_iops: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_egress_bits: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_ingress_bits: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Egress>,
     /// Accept a system account. Uid 0 is never accepted.
     #[serde(default)]
     pub allow_system: bool,
@@ -217,7 +215,7 @@ fn yes() -> bool {
     true
 }
 
-/// Changes a berth. What is left out stays; a limit of `null` goes back to the profile's.
+/// Changes a berth. What is left out stays; a limit or an egress of `null` goes back to the profile's.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BerthChange {
@@ -227,14 +225,69 @@ pub struct BerthChange {
     #[schema(value_type = Option<u32>)]
     pub cpu_millis: Option<Option<u32>>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "explicit")]
+    #[schema(value_type = Option<u32>)]
+    pub cpu_weight: Option<Option<u32>>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "explicit")]
     #[schema(value_type = Option<u64>)]
     pub memory_bytes: Option<Option<u64>>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "explicit")]
+    #[schema(value_type = Option<u64>)]
+    /// 0: none, whatever the profile says. So are all limits that may be absent.
+    pub memory_high_bytes: Option<Option<u64>>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "explicit")]
+    #[schema(value_type = Option<u64>)]
+    pub swap_bytes: Option<Option<u64>>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "explicit")]
     #[schema(value_type = Option<u32>)]
     pub pids: Option<Option<u32>>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "explicit")]
     #[schema(value_type = Option<u64>)]
     pub disk_bytes: Option<Option<u64>>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "explicit")]
+    #[schema(value_type = Option<u64>)]
+    pub inodes: Option<Option<u64>>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "explicit")]
+    #[schema(value_type = Option<u64>)]
+    pub io_read_bps: Option<Option<u64>>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "explicit")]
+    #[schema(value_type = Option<u64>)]
+    pub io_write_bps: Option<Option<u64>>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "explicit")]
+    #[schema(value_type = Option<u64>)]
+    pub io_read_iops: Option<Option<u64>>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "explicit")]
+    #[schema(value_type = Option<u64>)]
+    pub io_write_iops: Option<Option<u64>>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "explicit")]
+    #[schema(value_type = Option<u64>)]
+    pub network_egress_bits: Option<Option<u64>>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "explicit")]
+    #[schema(value_type = Option<u64>)]
+    pub network_ingress_bits: Option<Option<u64>>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "explicit")]
+    #[schema(value_type = Option<Egress>)]
+    pub egress: Option<Option<Egress>>,
+}
+
+/// What a change would do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ChangePreview {
+    pub changes: Vec<FieldChange>,
+    pub warnings: Vec<Warning>,
+}
+
+/// A value that a change would replace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FieldChange {
+    /// `profile`, or the name of a limit or of a part of the policy.
+    pub field: String,
+    #[schema(value_type = Object)]
+    pub before: serde_json::Value,
+    #[schema(value_type = Object)]
+    pub after: serde_json::Value,
+    /// Why the berth takes it on only when it starts anew; absent: at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits: Option<String>,
 }
 
 /// Bars a berth, or all of them.

@@ -10,23 +10,27 @@ mod berths;
 pub mod client;
 mod host;
 mod images;
+mod limits;
 mod operations;
 mod policy;
 mod problem;
 mod profiles;
+mod usage;
 
 pub use audit::{AuditAction, AuditCall, AuditList, AuditRecord, CallOutcome};
 pub use berth_protocol::frame;
 pub use berths::{
-    Berth, BerthChange, BerthList, BerthState, Condition, ExecBerth, HostPortState, ImageRef, Limits, NewBerth, PublishedPort, Sleep,
-    SuspendBerth, Suspension, Usage, WantedState,
+    Berth, BerthChange, BerthList, BerthState, ChangePreview, Condition, ExecBerth, FieldChange, HostPortState, ImageRef, NewBerth,
+    PublishedPort, Sleep, SuspendBerth, Suspension, WantedState,
 };
 pub use host::{Check, CheckLevel, Doctor, Health, Node, User};
 pub use images::{BuildImage, Image, ImageList};
+pub use limits::Limits;
 pub use operations::{Accepted, AllAccepted, Operation, OperationKind, OperationList, OperationState, Warning};
-pub use policy::{HomeAccess, OpenTo, Policy, PolicyChange, PortRange, SharedPath};
+pub use policy::{Egress, HomeAccess, OpenTo, Policy, PolicyChange, PortRange, SharedPath};
 pub use problem::Problem;
 pub use profiles::{NewProfile, Profile, ProfileChange, ProfileList};
+pub use usage::{BerthUsage, DiskUsage, IoUsage, NetworkUsage, Pressure, Stall, Usage, UsageList};
 
 /// Path below which all of this lives.
 pub const PREFIX: &str = "/api/v1";

@@ -16,6 +16,20 @@ pub struct Policy {
     pub freeze_after: Option<u32>,
     /// Likewise, until it is stopped.
     pub stop_after: Option<u32>,
+    pub egress: Egress,
+}
+
+/// What of the network a berth reaches; names resolve in each case.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Egress {
+    /// Everything that the host reaches, but no other berth.
+    All,
+    /// No private ranges, no service of the host, no metadata address of a cloud.
+    Internet,
+    None,
+    /// These IPv4 networks only, for instance `192.0.2.0/24`; 1 to 64 of them.
+    List(Vec<String>),
 }
 
 /// The user's home inside.
@@ -78,6 +92,8 @@ pub struct PolicyChange {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "explicit")]
     #[schema(value_type = Option<u32>)]
     pub stop_after: Option<Option<u32>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Egress>,
 }
 
 impl PolicyChange {

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{BerthId, HostPolicy, Limits, OwnLimits, Problem, ProfileId, UserId, UserName};
+use super::{BerthId, Egress, Ensure, EnsureWanted, HostPolicy, Limits, OwnLimits, Problem, ProfileId, Usage, UserId, UserName};
 
 /// What is asked for and not yet reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,14 +98,22 @@ impl Condition {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Usage {
-    pub memory_bytes: u64,
-    pub pids: u64,
-    /// Microseconds since the start.
-    pub cpu_usec: u64,
-    /// Bytes that the disk occupies on the host.
-    pub disk_bytes: u64,
+/// In what a berth differs from its profile.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Own {
+    #[serde(flatten)]
+    pub limits: OwnLimits,
+    #[serde(default)]
+    pub egress: Option<Egress>,
+}
+
+impl Own {
+    /// Names of what is set.
+    pub fn names(&self) -> Vec<&'static str> {
+        let mut names = self.limits.names();
+        names.extend(self.egress.as_ref().map(|_| "egress"));
+        names
+    }
 }
 
 /// What the node reported of a berth.
@@ -195,10 +203,10 @@ pub struct Berth {
     pub profile: String,
     pub image: String,
     pub image_name: String,
-    pub own: OwnLimits,
+    pub own: Own,
     /// The limits in force.
     pub limits: Limits,
-    /// The profile's.
+    /// The profile's, with the berth's own egress where it has one.
     pub policy: HostPolicy,
     pub suspension: Option<Suspension>,
     pub allow_system: bool,
@@ -214,4 +222,19 @@ pub struct Berth {
     pub observed_at: Option<i64>,
     pub created_at: i64,
     pub updated_at: i64,
+}
+
+impl Berth {
+    /// What the node is asked for.
+    pub fn ensure(&self, wanted: EnsureWanted) -> Ensure {
+        Ensure {
+            id: self.id,
+            image: self.image.clone(),
+            limits: self.limits,
+            wanted,
+            allow_system: self.allow_system,
+            policy: self.policy.clone(),
+            suspended: self.suspension.as_ref().map(|suspension| suspension.reason.clone()),
+        }
+    }
 }

@@ -97,6 +97,14 @@ pub enum EnsureWanted {
     Stopped,
 }
 
+/// A part of a change that a running berth takes on only when it starts anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waits {
+    pub field: String,
+    /// A sentence.
+    pub reason: String,
+}
+
 /// One line of an image build or import.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {

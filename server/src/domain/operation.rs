@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::{BerthId, OperationId, OwnLimits, Problem, ProfileId};
+use super::{BerthId, OperationId, Own, Problem, ProfileId};
 
 /// Lines of output that an operation keeps.
 pub const MAX_LOG_LINES: usize = 100;
@@ -93,7 +93,7 @@ pub enum Parameters {
     /// What the berth had before the change.
     Change {
         profile: ProfileId,
-        own: OwnLimits,
+        own: Own,
     },
     Build {
         suite: String,

@@ -1,6 +1,9 @@
-//! How a berth joins its host: what of the host's files it gets, which ports appear there, when it falls asleep. Comes from the profile.
+//! How a berth joins its host: what of the host's files it gets, which ports appear there, what of the network it reaches, when it falls
+//! asleep. Comes from the profile.
 
 use serde::{Deserialize, Serialize};
+
+use super::{Egress, InvalidEgress};
 
 /// The node holds the same defaults (`berth_protocol::Policy`); a test compares them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,6 +15,7 @@ pub struct HostPolicy {
     /// Seconds; nothing: never.
     pub freeze_after: Option<u32>,
     pub stop_after: Option<u32>,
+    pub egress: Egress,
 }
 
 /// The user's home inside.
@@ -55,6 +59,7 @@ pub struct PolicyChange {
     pub ports_open_to: Option<OpenTo>,
     pub freeze_after: Option<Option<u32>>,
     pub stop_after: Option<Option<u32>>,
+    pub egress: Option<Egress>,
 }
 
 /// A value that no host could follow; each says field, value, limit.
@@ -74,6 +79,8 @@ pub enum InvalidPolicy {
     TooSoon { field: &'static str, value: u32 },
     #[error("{field} is {value} s, the most is {bound} s (a year)", bound = HostPolicy::MOST_IDLE)]
     TooLate { field: &'static str, value: u32 },
+    #[error(transparent)]
+    Egress(#[from] InvalidEgress),
 }
 
 impl InvalidPolicy {
@@ -85,6 +92,7 @@ impl InvalidPolicy {
             Self::Twice(_) => "leave one of them out",
             Self::LowPort(_) | Self::Backwards { .. } => "write FIRST-LAST between 1024 and 65535, or none",
             Self::TooSoon { .. } | Self::TooLate { .. } => "write for instance 15m or 12h, or never",
+            Self::Egress(error) => error.hint(),
         }
     }
 }
@@ -119,7 +127,7 @@ impl HostPolicy {
                 _ => {}
             }
         }
-        Ok(())
+        Ok(self.egress.validate()?)
     }
 }
 
@@ -132,6 +140,7 @@ impl Default for HostPolicy {
             ports_open_to: OpenTo::User,
             freeze_after: Some(15 * 60),
             stop_after: Some(12 * 3600),
+            egress: Egress::Internet,
         }
     }
 }
@@ -146,6 +155,7 @@ impl PolicyChange {
             ports_open_to: self.ports_open_to.unwrap_or(old.ports_open_to),
             freeze_after: self.freeze_after.unwrap_or(old.freeze_after),
             stop_after: self.stop_after.unwrap_or(old.stop_after),
+            egress: self.egress.unwrap_or(old.egress),
         }
     }
 }

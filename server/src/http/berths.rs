@@ -1,17 +1,18 @@
 //! Berths.
 
 use axum::{Json as Answer, extract::State, http::StatusCode};
-use berth_api::{Accepted, Berth, BerthChange, BerthList, NewBerth};
+use berth_api::{Accepted, Berth, BerthChange, BerthList, ChangePreview, NewBerth};
 
 use super::{
     AcceptedResponse, Api, convert,
     error::{Error, Failure},
     extract::{Json, PageQuery, Path, Query},
-    paged,
+    limits::{self, named},
+    paged, policy,
 };
 use crate::{
-    domain::{Caller, OwnLimits},
-    service::{AssignBerth, Change, ChangeBerth},
+    domain::{Caller, Own, OwnLimits},
+    service::AssignBerth,
 };
 
 /// Lists berths in the order of their users; a user without a role sees his own.
@@ -35,7 +36,7 @@ pub(super) async fn create_berth(State(api): State<Api>, caller: Caller, Json(ne
         user: new.user,
         profile: new.profile,
         image: new.image,
-        own: OwnLimits { cpu_millis: new.cpu_millis, memory_bytes: new.memory_bytes, pids: new.pids, disk_bytes: new.disk_bytes },
+        own: Own { limits: named!(OwnLimits, new), egress: new.egress.map(policy::egress).transpose()? },
         allow_system: new.allow_system,
         start: new.start,
     };
@@ -51,7 +52,8 @@ pub(super) async fn show_berth(State(api): State<Api>, caller: Caller, Path(user
     Ok(Answer(convert::berth(berth, api.service.node_down_since())))
 }
 
-/// Changes a berth's limits or profile; a running berth takes them on at once.
+/// Changes a berth's limits, egress or profile; a running berth takes them on at once. What the node refuses goes back to what was before,
+/// and the operation says why.
 #[utoipa::path(patch, path = "/berths/{user}", tag = "berths", params(("user" = String, Path, description = "Name of the host account")),
     request_body = BerthChange, responses((status = 202, body = Accepted), Failure))]
 pub(super) async fn change_berth(
@@ -60,15 +62,21 @@ pub(super) async fn change_berth(
     Path(user): Path<String>,
     Json(change): Json<BerthChange>,
 ) -> Result<AcceptedResponse, Error> {
-    let change = ChangeBerth {
-        profile: change.profile,
-        cpu_millis: explicit(change.cpu_millis),
-        memory_bytes: explicit(change.memory_bytes),
-        pids: explicit(change.pids),
-        disk_bytes: explicit(change.disk_bytes),
-    };
-    let accepted = api.service.change_berth(&caller, &user, change).await?;
+    let accepted = api.service.change_berth(&caller, &user, limits::changed(change)?).await?;
     Ok((StatusCode::ACCEPTED, Answer(convert::accepted(accepted))))
+}
+
+/// Shows what a change would do, and what of it a running berth would take on only when it starts anew; refused as the change would be.
+#[utoipa::path(post, path = "/berths/{user}/preview", tag = "berths", request_body = BerthChange,
+    params(("user" = String, Path, description = "Name of the host account")), responses((status = 200, body = ChangePreview), Failure))]
+pub(super) async fn preview_change(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(user): Path<String>,
+    Json(change): Json<BerthChange>,
+) -> Result<Answer<ChangePreview>, Error> {
+    let preview = api.service.preview_change(&caller, &user, limits::changed(change)?).await?;
+    Ok(Answer(convert::preview(preview)))
 }
 
 /// Deletes a berth with everything in it.
@@ -101,13 +109,4 @@ pub(super) async fn stop_berth(State(api): State<Api>, caller: Caller, Path(user
 pub(super) async fn restart_berth(State(api): State<Api>, caller: Caller, Path(user): Path<String>) -> Result<AcceptedResponse, Error> {
     let accepted = api.service.restart_berth(&caller, &user).await?;
     Ok((StatusCode::ACCEPTED, Answer(convert::accepted(accepted))))
-}
-
-/// Absent keeps, `null` goes back to the profile.
-fn explicit<T>(value: Option<Option<T>>) -> Change<T> {
-    match value {
-        None => Change::Keep,
-        Some(None) => Change::Profile,
-        Some(Some(value)) => Change::Set(value),
-    }
 }

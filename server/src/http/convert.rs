@@ -2,13 +2,13 @@
 
 use berth_api as api;
 
-use super::{error::stored, policy};
+use super::{error::stored, limits, policy, usage};
 use crate::{
     domain::{
-        AuditRecord, Berth, CallOutcome, CallRecord, Check, CheckLevel, HostPort, HostUser, Kind, Limits, Operation, OperationState,
-        Profile, PublishedPort, State, Status, TrailRecord, Wanted, Warning,
+        AuditRecord, Berth, CallOutcome, CallRecord, Check, CheckLevel, HostPort, HostUser, Kind, Operation, OperationState, Profile,
+        PublishedPort, State, Status, TrailRecord, Wanted, Warning,
     },
-    service::{AllAccepted, ImageState, NodeSummary},
+    service::{AllAccepted, ImageState, NodeSummary, Preview},
 };
 
 /// A berth; `down_since` tells since when the node does not answer, so that its last words are not taken for the truth.
@@ -39,7 +39,7 @@ pub(super) fn berth(berth: Berth, down_since: Option<i64>) -> api::Berth {
         uid: berth.uid,
         profile: berth.profile,
         image: api::ImageRef { digest: berth.image, name: berth.image_name },
-        limits: limits(berth.limits),
+        limits: limits::shown(berth.limits),
         own_limits: berth.own.names().into_iter().map(str::to_owned).collect(),
         wanted: match berth.wanted {
             Wanted::Present => api::WantedState::Present,
@@ -63,12 +63,7 @@ pub(super) fn berth(berth: Berth, down_since: Option<i64>) -> api::Berth {
         id_count: known(|status| status.id_count),
         pid: status.as_ref().and_then(|status| status.pid),
         started_at: status.as_ref().and_then(|status| status.started_at),
-        usage: status.as_ref().and_then(|status| status.usage).map(|usage| api::Usage {
-            memory_bytes: usage.memory_bytes,
-            pids: usage.pids,
-            cpu_usec: usage.cpu_usec,
-            disk_bytes: usage.disk_bytes,
-        }),
+        usage: status.as_ref().and_then(|status| status.usage).map(usage::usage),
         address: status.as_ref().map(|status| status.address.clone()),
         socket: status.map(|status| status.socket),
         observed_at: berth.observed_at,
@@ -80,19 +75,23 @@ pub(super) fn berth(berth: Berth, down_since: Option<i64>) -> api::Berth {
 /// The state that the node reported; before its first word, what is under way.
 fn state(berth: &Berth) -> api::BerthState {
     match (&berth.status, berth.wanted) {
-        (Some(status), _) => match status.state {
-            State::Stopped => api::BerthState::Stopped,
-            State::Starting => api::BerthState::Starting,
-            State::Running => api::BerthState::Running,
-            State::Frozen => api::BerthState::Frozen,
-            State::Stopping => api::BerthState::Stopping,
-            State::Suspended => api::BerthState::Suspended,
-            State::Failed => api::BerthState::Failed,
-        },
+        (Some(status), _) => told_state(status.state),
         (None, _) if berth.problem.is_some() => api::BerthState::Failed,
         (None, Wanted::Running) => api::BerthState::Starting,
         (None, Wanted::Deleted) => api::BerthState::Stopping,
         (None, Wanted::Present | Wanted::Stopped) => api::BerthState::Stopped,
+    }
+}
+
+pub(super) fn told_state(state: State) -> api::BerthState {
+    match state {
+        State::Stopped => api::BerthState::Stopped,
+        State::Starting => api::BerthState::Starting,
+        State::Running => api::BerthState::Running,
+        State::Frozen => api::BerthState::Frozen,
+        State::Stopping => api::BerthState::Stopping,
+        State::Suspended => api::BerthState::Suspended,
+        State::Failed => api::BerthState::Failed,
     }
 }
 
@@ -113,17 +112,12 @@ fn port(port: &PublishedPort) -> api::PublishedPort {
     }
 }
 
-pub(super) fn limits(limits: Limits) -> api::Limits {
-    let Limits { cpu_millis, memory_bytes, pids, disk_bytes } = limits;
-    api::Limits { cpu_millis, memory_bytes, pids, disk_bytes }
-}
-
 pub(super) fn profile(profile: Profile) -> api::Profile {
     api::Profile {
         id: profile.id.0,
         name: profile.name,
         description: profile.description,
-        limits: limits(profile.limits),
+        limits: limits::shown(profile.limits),
         policy: policy::shown(profile.policy),
         berths: profile.berths,
         created_at: profile.created_at,
@@ -179,9 +173,19 @@ pub(super) fn operation(operation: Operation) -> api::Operation {
     }
 }
 
-pub(super) fn accepted((accepted, warnings): (Operation, Vec<Warning>)) -> api::Accepted {
-    let warnings = warnings.into_iter().map(|warning| api::Warning { code: warning.code.to_owned(), detail: warning.detail }).collect();
-    api::Accepted { operation: operation(accepted), warnings }
+pub(super) fn accepted((accepted, told): (Operation, Vec<Warning>)) -> api::Accepted {
+    api::Accepted { operation: operation(accepted), warnings: warnings(told) }
+}
+
+fn warnings(warnings: Vec<Warning>) -> Vec<api::Warning> {
+    warnings.into_iter().map(|warning| api::Warning { code: warning.code.to_owned(), detail: warning.detail }).collect()
+}
+
+pub(super) fn preview(preview: Preview) -> api::ChangePreview {
+    let waits = |field: &str| preview.waits.iter().find(|one| one.field == field).map(|one| one.reason.clone());
+    let changes = preview.changes.into_iter();
+    let changes = changes.map(|one| api::FieldChange { waits: waits(&one.field), field: one.field, before: one.before, after: one.after });
+    api::ChangePreview { changes: changes.collect(), warnings: warnings(preview.warnings) }
 }
 
 pub(super) fn all_accepted(accepted: AllAccepted) -> api::AllAccepted {

@@ -9,7 +9,7 @@ use berth_api::{PROBLEM_JSON, Problem as Body};
 use super::middleware::request_id;
 use crate::{
     chain,
-    domain::{Problem, Refusal},
+    domain::{InvalidEgress, Problem, Refusal},
     service,
 };
 
@@ -45,6 +45,12 @@ impl Error {
 impl From<Problem> for Error {
     fn from(problem: Problem) -> Self {
         Self { status: status(problem.refusal), problem }
+    }
+}
+
+impl From<InvalidEgress> for Error {
+    fn from(error: InvalidEgress) -> Self {
+        Problem::new(Refusal::Limit, "invalid_policy", error.to_string()).hint(error.hint()).into()
     }
 }
 

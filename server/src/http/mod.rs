@@ -10,6 +10,7 @@ mod extract;
 mod host;
 mod identity;
 mod images;
+mod limits;
 mod listener;
 mod middleware;
 mod operations;
@@ -17,6 +18,7 @@ mod policy;
 mod profiles;
 mod streams;
 mod suspension;
+mod usage;
 
 use std::sync::Arc;
 
@@ -65,6 +67,8 @@ fn documented() -> OpenApiRouter<Api> {
     let v1 = OpenApiRouter::new()
         .routes(routes!(berths::list_berths, berths::create_berth))
         .routes(routes!(berths::show_berth, berths::change_berth, berths::delete_berth))
+        .routes(routes!(berths::preview_change))
+        .routes(routes!(usage::list_usage))
         .routes(routes!(berths::start_berth))
         .routes(routes!(berths::stop_berth))
         .routes(routes!(berths::restart_berth))

@@ -2,7 +2,7 @@
 
 use berth_api as api;
 
-use crate::domain::{HomeAccess, HostPolicy, OpenTo, PolicyChange, PortRange, SharedPath};
+use crate::domain::{Egress, HomeAccess, HostPolicy, InvalidEgress, OpenTo, PolicyChange, PortRange, SharedPath};
 
 pub(super) fn shown(policy: HostPolicy) -> api::Policy {
     api::Policy {
@@ -19,11 +19,27 @@ pub(super) fn shown(policy: HostPolicy) -> api::Policy {
         },
         freeze_after: policy.freeze_after,
         stop_after: policy.stop_after,
+        egress: match policy.egress {
+            Egress::All => api::Egress::All,
+            Egress::Internet => api::Egress::Internet,
+            Egress::None => api::Egress::None,
+            Egress::List(cidrs) => api::Egress::List(cidrs.iter().map(ToString::to_string).collect()),
+        },
     }
 }
 
-pub(super) fn asked(change: api::PolicyChange) -> PolicyChange {
-    PolicyChange {
+pub(super) fn egress(egress: api::Egress) -> Result<Egress, InvalidEgress> {
+    Ok(match egress {
+        api::Egress::All => Egress::All,
+        api::Egress::Internet => Egress::Internet,
+        api::Egress::None => Egress::None,
+        api::Egress::List(cidrs) if cidrs.len() > Egress::MOST_CIDRS => return Err(InvalidEgress::TooMany(cidrs.len())),
+        api::Egress::List(cidrs) => Egress::List(cidrs.iter().map(|text| text.parse()).collect::<Result<_, _>>()?),
+    })
+}
+
+pub(super) fn asked(change: api::PolicyChange) -> Result<PolicyChange, InvalidEgress> {
+    Ok(PolicyChange {
         home: change.home.map(|home| match home {
             api::HomeAccess::Rw => HomeAccess::Rw,
             api::HomeAccess::Ro => HomeAccess::Ro,
@@ -39,5 +55,6 @@ pub(super) fn asked(change: api::PolicyChange) -> PolicyChange {
         }),
         freeze_after: change.freeze_after,
         stop_after: change.stop_after,
-    }
+        egress: change.egress.map(egress).transpose()?,
+    })
 }

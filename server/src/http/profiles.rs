@@ -7,6 +7,7 @@ use super::{
     Api, convert,
     error::{Error, Failure},
     extract::{Json, PageQuery, Path, Query},
+    limits::named,
     paged, policy,
 };
 use crate::{
@@ -34,8 +35,8 @@ pub(super) async fn create_profile(
     caller: Caller,
     Json(new): Json<NewProfile>,
 ) -> Result<(StatusCode, Answer<Profile>), Error> {
-    let limits = OwnLimits { cpu_millis: new.cpu_millis, memory_bytes: new.memory_bytes, pids: new.pids, disk_bytes: new.disk_bytes };
-    let request = CreateProfile { name: new.name, description: new.description, limits, policy: policy::asked(new.policy) };
+    let limits = named!(OwnLimits, new);
+    let request = CreateProfile { name: new.name, description: new.description, limits, policy: policy::asked(new.policy)? };
     let profile = api.service.create_profile(&caller, request).await?;
     Ok((StatusCode::CREATED, Answer(convert::profile(profile))))
 }
@@ -56,9 +57,8 @@ pub(super) async fn change_profile(
     Path(profile): Path<String>,
     Json(change): Json<ProfileChange>,
 ) -> Result<Answer<Profile>, Error> {
-    let limits =
-        OwnLimits { cpu_millis: change.cpu_millis, memory_bytes: change.memory_bytes, pids: change.pids, disk_bytes: change.disk_bytes };
-    let change = ChangeProfile { description: change.description, limits, policy: policy::asked(change.policy) };
+    let limits = named!(OwnLimits, change);
+    let change = ChangeProfile { description: change.description, limits, policy: policy::asked(change.policy)? };
     Ok(Answer(convert::profile(api.service.change_profile(&caller, &profile, change).await?)))
 }
 

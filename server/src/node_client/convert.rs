@@ -3,8 +3,8 @@
 use berth_protocol as wire;
 
 use crate::domain::{
-    BerthId, Check, CheckLevel, Condition, Ensure, EnsureWanted, ExecCommand, HomeAccess, HostPolicy, HostPort, HostUser, Image, Limits,
-    NodeInfo, OpenTo, Problem, Progress, PublishedPort, Refusal, Sleep, State, Status, Usage,
+    BerthId, Check, CheckLevel, Condition, Egress, Ensure, EnsureWanted, ExecCommand, HomeAccess, HostPolicy, HostPort, HostUser, Image,
+    Limits, NodeInfo, OpenTo, Problem, Progress, PublishedPort, Refusal, Sleep, State, Status, Usage,
 };
 
 pub(super) fn problem(status: u16, problem: wire::Problem) -> Problem {
@@ -44,15 +44,61 @@ impl From<wire::HostUser> for HostUser {
 
 impl From<wire::Limits> for Limits {
     fn from(limits: wire::Limits) -> Self {
-        let wire::Limits { cpu_millis, memory_bytes, pids, disk_bytes, .. } = limits;
-        Self { cpu_millis, memory_bytes, pids, disk_bytes }
+        let wire::Limits { cpu_millis, cpu_weight, memory_bytes, memory_high_bytes, swap_bytes, pids, disk_bytes, inodes, io, network } =
+            limits;
+        Self {
+            cpu_millis,
+            cpu_weight,
+            memory_bytes,
+            swap_bytes,
+            pids,
+            disk_bytes,
+            memory_high_bytes,
+            inodes,
+            io_read_bps: io.read_bps,
+            io_write_bps: io.write_bps,
+            io_read_iops: io.read_iops,
+            io_write_iops: io.write_iops,
+            network_egress_bits: network.egress_bits,
+            network_ingress_bits: network.ingress_bits,
+        }
     }
 }
 
 impl From<Limits> for wire::Limits {
     fn from(limits: Limits) -> Self {
-        let Limits { cpu_millis, memory_bytes, pids, disk_bytes } = limits;
-        Self { cpu_millis, cpu_weight: Self::USUAL_WEIGHT, memory_bytes, pids, disk_bytes, ..Self::LEAST }
+        let Limits { cpu_millis, cpu_weight, memory_bytes, swap_bytes, pids, disk_bytes, memory_high_bytes, inodes, .. } = limits;
+        Self {
+            cpu_millis,
+            cpu_weight,
+            memory_bytes,
+            memory_high_bytes,
+            swap_bytes,
+            pids,
+            disk_bytes,
+            inodes,
+            io: wire::IoLimits {
+                read_bps: limits.io_read_bps,
+                write_bps: limits.io_write_bps,
+                read_iops: limits.io_read_iops,
+                write_iops: limits.io_write_iops,
+            },
+            network: wire::NetworkLimits { egress_bits: limits.network_egress_bits, ingress_bits: limits.network_ingress_bits },
+        }
+    }
+}
+
+impl From<wire::State> for State {
+    fn from(state: wire::State) -> Self {
+        match state {
+            wire::State::Stopped => State::Stopped,
+            wire::State::Starting => State::Starting,
+            wire::State::Running => State::Running,
+            wire::State::Frozen => State::Frozen,
+            wire::State::Stopping => State::Stopping,
+            wire::State::Suspended => State::Suspended,
+            wire::State::Failed => State::Failed,
+        }
     }
 }
 
@@ -61,15 +107,7 @@ impl From<wire::BerthStatus> for Status {
         Self {
             user: status.user,
             id: BerthId(status.id.0),
-            state: match status.state {
-                wire::State::Stopped => State::Stopped,
-                wire::State::Starting => State::Starting,
-                wire::State::Running => State::Running,
-                wire::State::Frozen => State::Frozen,
-                wire::State::Stopping => State::Stopping,
-                wire::State::Suspended => State::Suspended,
-                wire::State::Failed => State::Failed,
-            },
+            state: status.state.into(),
             docker_ready: status.docker_ready,
             conditions: status
                 .conditions
@@ -85,12 +123,7 @@ impl From<wire::BerthStatus> for Status {
             socket: status.socket,
             pid: status.pid,
             started_at: status.started_at,
-            usage: status.usage.map(|usage| Usage {
-                memory_bytes: usage.memory_bytes,
-                pids: usage.pids,
-                cpu_usec: usage.cpu_usec,
-                disk_bytes: usage.disk_bytes,
-            }),
+            usage: status.usage.map(Usage::from),
             suspended: status.suspended,
             sleep: status.sleep.map(|sleep| Sleep { since: sleep.since, reason: sleep.reason }),
             last_used_at: status.last_used_at,
@@ -134,7 +167,13 @@ impl From<&HostPolicy> for wire::Policy {
                 },
             },
             idle: wire::Idle { freeze_after: policy.freeze_after, stop_after: policy.stop_after },
-            egress: wire::Egress::default(),
+            restart: wire::Restart::default(),
+            egress: match &policy.egress {
+                Egress::All => wire::Egress::All,
+                Egress::Internet => wire::Egress::Internet,
+                Egress::None => wire::Egress::None,
+                Egress::List(cidrs) => wire::Egress::List { cidrs: cidrs.iter().map(ToString::to_string).collect() },
+            },
         }
     }
 }
@@ -207,12 +246,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn server_and_node_agree_on_the_least() {
-        assert_eq!(wire::Limits::from(Limits::LEAST), wire::Limits { cpu_weight: 100, ..wire::Limits::LEAST });
+    fn server_and_node_agree_on_least_and_most() {
+        assert_eq!(wire::Limits::from(Limits::LEAST), wire::Limits::LEAST);
+        assert_eq!(Limits::from(wire::Limits::from(Limits::MOST)), Limits::MOST);
+        let sorted = |mut bounds: Vec<_>| {
+            bounds.sort_unstable();
+            bounds
+        };
+        assert_eq!(sorted(Limits::MOST.bounds()), sorted(wire::Limits::from(Limits::MOST).bounds().to_vec()));
     }
 
     #[test]
     fn server_and_node_agree_on_how_a_berth_joins_the_host_unless_told_otherwise() {
         assert_eq!(wire::Policy::from(&HostPolicy::default()), wire::Policy::default());
+        let list = Egress::List(vec!["10.0.0.0/8".parse().unwrap()]);
+        let asked = wire::Policy::from(&HostPolicy { egress: list, ..HostPolicy::default() });
+        assert_eq!(asked.egress.networks().unwrap(), ["10.0.0.0/8".parse().unwrap()]);
     }
 }

@@ -7,6 +7,7 @@ mod convert;
 mod lines;
 mod transport;
 mod uploads;
+mod usage;
 
 use std::{
     fmt::Write,
@@ -25,7 +26,9 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use uploads::{Upload, Uploads};
 
-use crate::domain::{BerthId, Check, Clock, Ensure, ExecCommand, HostUser, Image, NodeInfo, Problem, Progress, Refusal, Status, UserName};
+use crate::domain::{
+    BerthId, Check, Clock, Ensure, ExecCommand, HostUser, Image, NodeInfo, Problem, Progress, Refusal, Sample, Status, UserName, Waits,
+};
 
 /// A question.
 const ASK: Duration = Duration::from_secs(10);
@@ -121,6 +124,21 @@ impl NodeClient {
         let body = wire::Ensure::from(ensure);
         let status: wire::BerthStatus = self.send("set-up of the berth", Method::PUT, &berth_path(user, ""), Some(&body), ACT).await?;
         Ok(status.into())
+    }
+
+    /// What of a change would wait for a restart; fails as the change itself would.
+    pub async fn preview(&self, user: &UserName, ensure: &Ensure) -> Result<Vec<Waits>, Error> {
+        let body = wire::Ensure::from(ensure);
+        let path = berth_path(user, "/preview");
+        let waits: Vec<wire::Waits> = self.send("preview of the change", Method::POST, &path, Some(&body), ASK).await?;
+        Ok(waits.into_iter().map(Waits::from).collect())
+    }
+
+    /// What the berths that are up use now, or that of one user.
+    pub async fn usage(&self, user: Option<&UserName>) -> Result<Vec<Sample>, Error> {
+        let path = user.map_or_else(|| "/v1/usage".to_owned(), |user| format!("/v1/usage?user={}", segment(user.as_str())));
+        let all: Option<Vec<wire::BerthUsage>> = found(self.ask("use of the host", &path).await)?;
+        Ok(all.into_iter().flatten().map(Sample::from).collect())
     }
 
     pub async fn stop(&self, user: &UserName) -> Result<Status, Error> {

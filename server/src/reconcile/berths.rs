@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     chain,
-    domain::{AuditEntry, Berth, BerthId, Ensure, EnsureWanted, Kind, OperationState, Problem, Refusal, Status, Subject, Wanted},
+    domain::{AuditEntry, Berth, BerthId, EnsureWanted, Kind, OperationState, Parameters, Problem, Refusal, Status, Subject, Wanted},
     store,
 };
 
@@ -76,18 +76,7 @@ async fn call(reconciler: &Reconciler, berth: &Berth, step: Step) -> Result<Call
     match step {
         Step::Stop => reconciler.node.stop(&berth.user).await.map(Called::Stopped),
         Step::Delete => reconciler.node.delete(&berth.user, berth.id).await.map(|()| Called::Deleted),
-        Step::Ensure(wanted) => {
-            let ensure = Ensure {
-                id: berth.id,
-                image: berth.image.clone(),
-                limits: berth.limits,
-                wanted,
-                allow_system: berth.allow_system,
-                policy: berth.policy.clone(),
-                suspended: berth.suspension.as_ref().map(|suspension| suspension.reason.clone()),
-            };
-            reconciler.node.ensure(&berth.user, &ensure).await.map(Called::Reached)
-        }
+        Step::Ensure(wanted) => reconciler.node.ensure(&berth.user, &berth.ensure(wanted)).await.map(Called::Reached),
         Step::Foreign | Step::Nothing => {
             let problem = Problem::new(
                 Refusal::Conflict,
@@ -200,7 +189,13 @@ async fn refuse(reconciler: &Reconciler, berth: &Berth, problem: &Problem, left:
     let operations = store::operations::unfinished(&mut tx, berth.id).await?;
     let newest = store::berths::by_id(&mut tx, berth.id).await?.map(|newest| newest.generation);
     let covered = |generation: Option<i64>| generation.is_some_and(|own| own <= berth.generation);
-    let before = settle::before(&operations, berth.generation).filter(|_| newest == Some(berth.generation));
+    let before = settle::before(&operations, berth.generation);
+    if let (Some((profile, own)), Some(next)) = (&before, settle::next_change(&operations, berth.generation)) {
+        // What was refused is part of the change that follows; if that is refused too, all of it goes back.
+        let previous = Parameters::Change { profile: *profile, own: own.clone() };
+        store::operations::set_parameters(&mut tx, next, &previous).await?;
+    }
+    let before = before.filter(|_| newest == Some(berth.generation));
     // A suspension that came with a change of limits was not what the node refused.
     let kept = |kind: Kind| kind == Kind::BerthSuspend && before.is_some();
     for operation in operations.iter().filter(|operation| covered(operation.generation) && !kept(operation.kind)) {
@@ -222,8 +217,11 @@ async fn refuse(reconciler: &Reconciler, berth: &Berth, problem: &Problem, left:
         store::berths::set_problem(&mut tx, berth.id, Some((problem, now))).await?;
         Outcome::Retry
     } else {
-        if let Some((profile, own)) = before {
-            store::berths::restore_limits(&mut tx, berth.id, profile, own, now).await?;
+        if let Some((profile, own)) = &before {
+            store::berths::restore_limits(&mut tx, berth.id, *profile, own, now).await?;
+            let details = serde_json::json!({ "code": problem.code, "detail": problem.detail });
+            let entry = AuditEntry { action: "undo_change_berth", subject: Subject::Berth(berth.user.as_str()), details, operation: None };
+            store::audit::insert(&mut tx, &reconciler.clock, None, entry).await?;
         }
         // With the old limits back the berth is as wanted again; the operation tells what was refused.
         let problem = before.is_none().then_some((problem, now));

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::domain::{Berth, BerthId, HostPolicy, Limits, OwnLimits, ProfileId, State, Status, UserId, Wanted};
+use crate::domain::{Berth, BerthId, HostPolicy, Limits, Own, ProfileId, State, Status, UserId, Wanted};
 
 pub(super) fn berth(wanted: Wanted) -> Berth {
     Berth {
@@ -14,7 +14,7 @@ pub(super) fn berth(wanted: Wanted) -> Berth {
         profile: "default".to_owned(),
         image: "sha256:00".to_owned(),
         image_name: "default".to_owned(),
-        own: OwnLimits::default(),
+        own: Own::default(),
         limits: Limits::LEAST,
         policy: HostPolicy::default(),
         suspension: None,

@@ -1,6 +1,6 @@
 //! Which operations end when the node has carried out a generation, or has refused it.
 
-use crate::domain::{Kind, Operation, OperationId, OperationState, OwnLimits, Parameters, ProfileId};
+use crate::domain::{Kind, Operation, OperationId, OperationState, Own, Parameters, ProfileId};
 
 /// How each of the operations up to `generation` ends when the node has done what is wanted. On a berth that is `suspended` nothing was
 /// started or stopped.
@@ -17,11 +17,17 @@ pub(super) fn succeed(operations: &[Operation], generation: i64, suspended: bool
         .collect()
 }
 
+/// The first change after `generation` that is not done: what was before it then is what was before the changes that were refused.
+pub(super) fn next_change(operations: &[Operation], generation: i64) -> Option<OperationId> {
+    let later = operations.iter().filter(|one| one.kind == Kind::BerthChange && one.generation.is_some_and(|own| own > generation));
+    later.min_by_key(|one| one.generation).map(|one| one.id)
+}
+
 /// What the berth had before the first of the changes that the node has refused.
-pub(super) fn before(operations: &[Operation], generation: i64) -> Option<(ProfileId, OwnLimits)> {
+pub(super) fn before(operations: &[Operation], generation: i64) -> Option<(ProfileId, Own)> {
     operations.iter().filter(|operation| operation.generation.is_some_and(|own| own <= generation)).find_map(|operation| {
         match (operation.kind, &operation.parameters) {
-            (Kind::BerthChange, Parameters::Change { profile, own }) => Some((*profile, *own)),
+            (Kind::BerthChange, Parameters::Change { profile, own }) => Some((*profile, own.clone())),
             _ => None,
         }
     })
@@ -32,7 +38,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::domain::BerthId;
+    use crate::domain::{BerthId, OwnLimits};
 
     fn operation(number: u128, kind: Kind, generation: i64) -> Operation {
         Operation {
@@ -80,12 +86,15 @@ mod tests {
 
     #[test]
     fn a_refused_change_goes_back_to_what_was_before_the_first() {
-        let previous =
-            |pids| Parameters::Change { profile: ProfileId(Uuid::nil()), own: OwnLimits { pids: Some(pids), ..OwnLimits::default() } };
+        let previous = |pids| {
+            let limits = OwnLimits { pids: Some(pids), ..OwnLimits::default() };
+            Parameters::Change { profile: ProfileId(Uuid::nil()), own: Own { limits, egress: None } }
+        };
         let mut operations = [operation(1, Kind::BerthChange, 2), operation(2, Kind::BerthChange, 3)];
         operations[0].parameters = previous(100);
         operations[1].parameters = previous(200);
-        assert_eq!(before(&operations, 3).unwrap().1.pids, Some(100));
+        assert_eq!(before(&operations, 3).unwrap().1.limits.pids, Some(100));
         assert_eq!(before(&operations, 1), None);
+        assert_eq!((next_change(&operations, 2), next_change(&operations, 3)), (Some(operations[1].id), None));
     }
 }

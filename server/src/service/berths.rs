@@ -2,12 +2,16 @@
 
 use std::str::FromStr;
 
-use super::{Error, Service, authorise, history::Page, images::resolve, name, not_found, quota, suspension::check_not_suspended};
+use super::{
+    Error, Service, authorise, history::Page, images::resolve, name, not_found, profiles::check_policy, quota,
+    suspension::check_not_suspended,
+};
 use crate::{
     authz::{self, Access, Operation as Op},
     domain::{
-        AuditEntry, Berth, BerthId, Caller, Clock, HostUser, ImageRef, Kind, Operation, OperationId, OperationState, OwnLimits, Parameters,
-        Problem, Profile, ProfileName, Refusal, Subject, UserId, UserName, Wanted, Warning,
+        AuditEntry, Berth, BerthId, Caller, Clock, Egress, EnsureWanted, HostPolicy, HostUser, ImageRef, Kind, LimitChange, Limits,
+        NodeInfo, Operation, OperationId, OperationState, Own, Parameters, Problem, Profile, ProfileName, Refusal, Subject, UserId,
+        UserName, Waits, Wanted, Warning,
     },
     store::{self, Transaction, berths::NewBerth},
 };
@@ -18,37 +22,41 @@ pub struct AssignBerth {
     pub user: String,
     pub profile: Option<String>,
     pub image: Option<String>,
-    pub own: OwnLimits,
+    pub own: Own,
     pub allow_system: bool,
     pub start: bool,
 }
 
-/// A value that is left as it is, taken from the profile again, or set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Change<T> {
-    #[default]
-    Keep,
-    Profile,
-    Set(T),
-}
-
-impl<T> Change<T> {
-    fn over(self, old: Option<T>) -> Option<T> {
-        match self {
-            Self::Keep => old,
-            Self::Profile => None,
-            Self::Set(value) => Some(value),
-        }
-    }
-}
-
+/// What is left out stays.
 #[derive(Clone, Debug, Default)]
 pub struct ChangeBerth {
     pub profile: Option<String>,
-    pub cpu_millis: Change<u32>,
-    pub memory_bytes: Change<u64>,
-    pub pids: Change<u32>,
-    pub disk_bytes: Change<u64>,
+    pub limits: LimitChange,
+    /// `Some(None)`: the profile's again.
+    pub egress: Option<Option<Egress>>,
+}
+
+/// What a change would do.
+#[derive(Clone, Debug)]
+pub struct Preview {
+    pub changes: Vec<Difference>,
+    pub waits: Vec<Waits>,
+    pub warnings: Vec<Warning>,
+}
+
+/// A value that a change would replace.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Difference {
+    pub field: String,
+    pub before: serde_json::Value,
+    pub after: serde_json::Value,
+}
+
+/// A berth before and after a change, the latter as stored.
+struct Changed {
+    before: Berth,
+    after: Berth,
+    warnings: Vec<Warning>,
 }
 
 /// An accepted request.
@@ -80,7 +88,7 @@ impl Service {
         let image = request.image.as_deref().map(|text| name::<ImageRef>("image", text)).transpose()?;
         let mut reader = self.store.reader().await?;
         let profile = find_profile(&mut reader, &profile_name).await?;
-        quota::check_limits(request.own.over(profile.limits))?;
+        check_own(&request.own, profile.limits)?;
         let default = store::settings::get(&mut reader, store::settings::DEFAULT_IMAGE).await?;
         drop(reader);
         let account = self.node.user(&user).await?.ok_or_else(|| not_found("user", user.as_str()))?;
@@ -98,7 +106,7 @@ impl Service {
         }
         // Read again: it may have changed or gone since.
         let profile = find_profile(&mut tx, &profile_name).await?;
-        quota::check_limits(request.own.over(profile.limits))?;
+        check_own(&request.own, profile.limits)?;
         let before = store::berths::sums(&mut tx).await?;
         let user_id = UserId(self.clock.id());
         store::users::insert(&mut tx, user_id, &user, account.uid, now).await?;
@@ -108,7 +116,7 @@ impl Service {
             profile: profile.id,
             image: &image.digest,
             image_name: &image.name,
-            own: request.own,
+            own: &request.own,
             allow_system: request.allow_system,
             wanted,
             now,
@@ -116,40 +124,71 @@ impl Service {
         store::berths::insert(&mut tx, &berth).await?;
         let warnings = quota::check_host(&mut tx, before, &node, &self.policy).await?;
         let details = serde_json::json!({
-            "profile": profile.name, "image": image.digest, "limits": request.own.over(profile.limits), "allow_system": request.allow_system,
+            "profile": profile.name, "image": image.digest, "limits": request.own.limits.over(profile.limits),
+            "egress": request.own.egress, "allow_system": request.allow_system,
         });
         let target = Target { user: &user, id, generation: 1 };
         let operation = self.accept(tx, caller, (Op::CreateBerth, Kind::BerthCreate), target, Parameters::None, details).await?;
         Ok((operation, warnings))
     }
 
+    /// Stores the change and lets the reconciler carry it out. What the node refuses goes back to what was before: the operation fails with
+    /// the node's problem, and the berth has all of its old limits.
     pub async fn change_berth(&self, caller: &Caller, user: &str, change: ChangeBerth) -> Result<Accepted, Error> {
         authorise(caller, Op::ChangeBerth)?;
-        let profile = change.profile.as_deref().map(|text| name::<ProfileName>("profile", text)).transpose()?;
         // For the warnings and the sum of the disks.
         let node = self.node.node().await?;
         let mut tx = self.store.begin().await?;
-        let berth = changeable(&mut tx, caller, Op::ChangeBerth, user).await?;
-        let profile_id = match profile {
-            Some(profile) => find_profile(&mut tx, &profile).await?.id,
-            None => berth.profile_id,
-        };
-        let own = OwnLimits {
-            cpu_millis: change.cpu_millis.over(berth.own.cpu_millis),
-            memory_bytes: change.memory_bytes.over(berth.own.memory_bytes),
-            pids: change.pids.over(berth.own.pids),
-            disk_bytes: change.disk_bytes.over(berth.own.disk_bytes),
-        };
-        let before = store::berths::sums(&mut tx).await?;
-        let generation = store::berths::limit(&mut tx, berth.id, profile_id, own, self.clock.now()).await?;
-        let changed = store::berths::by_id(&mut tx, berth.id).await?.ok_or_else(|| not_found("berth", user))?;
-        quota::check_limits(changed.limits)?;
-        let warnings = quota::check_host(&mut tx, before, &node, &self.policy).await?;
-        let details = serde_json::json!({ "profile": changed.profile, "before": berth.limits, "limits": changed.limits });
-        let previous = Parameters::Change { profile: berth.profile_id, own: berth.own };
-        let target = Target { user: &berth.user, id: berth.id, generation };
+        let Changed { before, after, warnings } = self.change(&mut tx, caller, Op::ChangeBerth, user, change, &node).await?;
+        let details = serde_json::json!({
+            "profile": after.profile, "before": before.limits, "limits": after.limits, "egress": after.policy.egress,
+        });
+        let previous = Parameters::Change { profile: before.profile_id, own: before.own };
+        let target = Target { user: &before.user, id: before.id, generation: after.generation };
         let operation = self.accept(tx, caller, (Op::ChangeBerth, Kind::BerthChange), target, previous, details).await?;
         Ok((operation, warnings))
+    }
+
+    /// What a change would do, and what of it would wait for a restart; refused as the change itself would be. Changes nothing.
+    pub async fn preview_change(&self, caller: &Caller, user: &str, change: ChangeBerth) -> Result<Preview, Error> {
+        authorise(caller, Op::PreviewChange)?;
+        let node = self.node.node().await?;
+        let mut tx = self.store.begin().await?;
+        let Changed { before, after, warnings } = self.change(&mut tx, caller, Op::PreviewChange, user, change, &node).await?;
+        // Nothing of it is kept.
+        drop(tx);
+        let waits = match before.status {
+            Some(_) => self.node.preview(&before.user, &after.ensure(EnsureWanted::Present)).await?,
+            None => Vec::new(),
+        };
+        Ok(Preview { changes: differences(&before, &after), waits, warnings })
+    }
+
+    /// Writes the change and checks what came of it.
+    async fn change(
+        &self,
+        tx: &mut Transaction,
+        caller: &Caller,
+        operation: Op,
+        user: &str,
+        change: ChangeBerth,
+        node: &NodeInfo,
+    ) -> Result<Changed, Error> {
+        let profile = change.profile.as_deref().map(|text| name::<ProfileName>("profile", text)).transpose()?;
+        let before = changeable(tx, caller, operation, user).await?;
+        let profile_id = match profile {
+            Some(profile) => find_profile(tx, &profile).await?.id,
+            None => before.profile_id,
+        };
+        let egress = change.egress.unwrap_or_else(|| before.own.egress.clone());
+        let own = Own { limits: change.limits.over(before.own.limits), egress };
+        let sums = store::berths::sums(tx).await?;
+        store::berths::limit(tx, before.id, profile_id, &own, self.clock.now()).await?;
+        let after = store::berths::by_id(tx, before.id).await?.ok_or_else(|| not_found("berth", user))?;
+        quota::check_limits(after.limits)?;
+        check_policy(&after.policy)?;
+        let warnings = quota::check_host(tx, sums, node, &self.policy).await?;
+        Ok(Changed { before, after, warnings })
     }
 
     pub async fn start_berth(&self, caller: &Caller, user: &str) -> Result<Accepted, Error> {
@@ -278,6 +317,31 @@ pub(super) async fn changeable(connection: &mut store::Connection, caller: &Call
             .into()),
         _ => Ok(berth),
     }
+}
+
+fn check_own(own: &Own, profile: Limits) -> Result<(), Error> {
+    quota::check_limits(own.limits.over(profile))?;
+    match &own.egress {
+        Some(egress) => check_policy(&HostPolicy { egress: egress.clone(), ..HostPolicy::default() }),
+        None => Ok(()),
+    }
+}
+
+/// What differs, by the names of the fields.
+fn differences(before: &Berth, after: &Berth) -> Vec<Difference> {
+    let shown = |berth: &Berth| {
+        let of = |value: serde_json::Result<serde_json::Value>| match value {
+            Ok(serde_json::Value::Object(fields)) => fields,
+            _ => serde_json::Map::new(),
+        };
+        let mut fields = serde_json::Map::from_iter([("profile".to_owned(), serde_json::Value::from(berth.profile.as_str()))]);
+        fields.extend(of(serde_json::to_value(berth.limits)));
+        fields.extend(of(serde_json::to_value(&berth.policy)));
+        fields
+    };
+    let mut after = shown(after);
+    let pairs = shown(before).into_iter().map(|(field, before)| (after.remove(&field).unwrap_or_default(), field, before));
+    pairs.filter(|(after, _, before)| after != before).map(|(after, field, before)| Difference { field, before, after }).collect()
 }
 
 async fn find_profile(connection: &mut store::Connection, profile: &ProfileName) -> Result<Profile, Error> {

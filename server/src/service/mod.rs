@@ -12,16 +12,18 @@ mod profiles;
 mod quota;
 mod suspension;
 mod trail;
+mod usage;
 
 use std::sync::Arc;
 
-pub use berths::{AssignBerth, Change, ChangeBerth};
+pub use berths::{AssignBerth, ChangeBerth, Difference, Preview};
 pub use history::Page;
 pub use host::NodeSummary;
 pub use images::ImageState;
 pub use profiles::{ChangeProfile, CreateProfile};
 pub use suspension::AllAccepted;
 pub use trail::{Followed, Listed};
+pub use usage::BerthUse;
 
 use tokio::sync::watch;
 
@@ -83,6 +85,7 @@ pub struct Service {
     reconciler: watch::Receiver<ReconcileReport>,
     /// Places for reading the audit trail, which may take a while: other requests keep connections of their own.
     trail: tokio::sync::Semaphore,
+    usage: usage::Latest,
 }
 
 impl Service {
@@ -94,7 +97,16 @@ impl Service {
         clock: Clock,
         reconciler: watch::Receiver<ReconcileReport>,
     ) -> Self {
-        Self { store, node, uploads, policy, clock, reconciler, trail: tokio::sync::Semaphore::new(trail::AT_ONCE) }
+        Self {
+            store,
+            node,
+            uploads,
+            policy,
+            clock,
+            reconciler,
+            trail: tokio::sync::Semaphore::new(trail::AT_ONCE),
+            usage: usage::Latest::default(),
+        }
     }
 
     /// True when the database works and the node answers.

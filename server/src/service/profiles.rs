@@ -3,7 +3,7 @@
 use super::{Error, Page, Service, authorise, name, not_found, quota, shorten};
 use crate::{
     authz::Operation as Op,
-    domain::{AuditEntry, Caller, HostPolicy, OwnLimits, PolicyChange, Problem, Profile, ProfileId, ProfileName, Refusal, Subject},
+    domain::{AuditEntry, Berth, Caller, HostPolicy, OwnLimits, PolicyChange, Problem, Profile, ProfileId, ProfileName, Refusal, Subject},
     store,
 };
 
@@ -95,6 +95,9 @@ impl Service {
         store::profiles::update(&mut tx, &changed).await?;
         if limits != old.limits || changed.policy != old.policy {
             store::berths::touch_profile(&mut tx, changed.id, now).await?;
+            for berth in store::berths::of_profile(&mut tx, changed.id).await? {
+                quota::check_limits(berth.limits).map_err(|error| of_berth(error, &berth))?;
+            }
         }
         if let Some(node) = &node {
             // A profile has no place for warnings in its answer; the doctor tells of promises beyond the host.
@@ -142,12 +145,23 @@ impl Service {
     }
 }
 
+/// Says whose limits no longer go together.
+fn of_berth(error: Error, berth: &Berth) -> Error {
+    match error {
+        Error::Refused(problem) => {
+            let detail = format!("with the limits of {} himself, {}", berth.user, problem.detail);
+            Problem { detail, hint: Some(format!("berth set {} … first", berth.user)), ..problem }.into()
+        }
+        other => other,
+    }
+}
+
 async fn find(connection: &mut store::Connection, profile: &str) -> Result<Profile, Error> {
     let profile: ProfileName = name("profile", profile)?;
     store::profiles::by_name(connection, &profile).await?.ok_or_else(|| not_found("profile", profile.as_str()))
 }
 
-fn check_policy(policy: &HostPolicy) -> Result<(), Error> {
+pub(super) fn check_policy(policy: &HostPolicy) -> Result<(), Error> {
     policy.validate().map_err(|error| Problem::new(Refusal::Limit, "invalid_policy", error.to_string()).hint(error.hint()).into())
 }
 

@@ -11,9 +11,10 @@ pub(super) fn check_limits(limits: Limits) -> Result<(), Error> {
     limits.validate().map_err(|error| {
         let code = match error {
             InvalidLimits::TooLow { .. } => "limit_too_low",
-            InvalidLimits::TooHigh { .. } => "limit_too_high",
+            InvalidLimits::TooHigh { .. } | InvalidLimits::HighAboveMemory { .. } => "limit_too_high",
         };
-        Problem::new(Refusal::Limit, code, readable(error)).into()
+        let (detail, hint) = readable(error);
+        Problem::new(Refusal::Limit, code, detail).hint(hint).into()
     })
 }
 
@@ -52,13 +53,45 @@ pub(super) async fn check_host(
     Ok(warnings)
 }
 
-fn readable(error: InvalidLimits) -> String {
-    let (field, value, word, bound) = match error {
-        InvalidLimits::TooLow { field, value, bound } => (field, value, "least", bound),
-        InvalidLimits::TooHigh { field, value, bound } => (field, value, "most", bound),
-    };
-    let show = |figure| if field.ends_with("bytes") { bytes(figure) } else { figure.to_string() };
-    format!("{field} is {}, the {word} is {}", show(value), show(bound))
+/// What is wrong, and what to ask for instead.
+fn readable(error: InvalidLimits) -> (String, String) {
+    match error {
+        InvalidLimits::TooLow { field, value, bound } => {
+            let (value, bound) = (figure(field, value), figure(field, bound));
+            (format!("{field} is {value}, the least is {bound}"), format!("ask for {bound} or more"))
+        }
+        InvalidLimits::TooHigh { field, value, bound } => {
+            let (value, bound) = (figure(field, value), figure(field, bound));
+            (format!("{field} is {value}, the most is {bound}"), format!("ask for {bound} or less"))
+        }
+        InvalidLimits::HighAboveMemory { high, memory } => {
+            let (high, memory) = (bytes(high), bytes(memory));
+            let detail = format!("memory_high_bytes is {high}, the most is the memory of the berth, {memory}");
+            (detail, format!("ask for {memory} or less, for none, or for more memory"))
+        }
+    }
+}
+
+/// A limit in units that people read.
+fn figure(field: &str, value: u64) -> String {
+    match field.rsplit('_').next() {
+        Some("bytes") => bytes(value),
+        Some("bps") => format!("{}/s", bytes(value)),
+        Some("iops") => format!("{value} operations/s"),
+        Some("bits") => bits(value),
+        _ => value.to_string(),
+    }
+}
+
+/// Bits per second in 1000-based units.
+fn bits(count: u64) -> String {
+    let (mut value, mut units) = (count as f64, ["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"].iter().peekable());
+    loop {
+        match units.next() {
+            Some(_) if value >= 1000.0 && units.peek().is_some() => value /= 1000.0,
+            unit => return format!("{value} {}", unit.unwrap_or(&"Tbit/s")),
+        }
+    }
 }
 
 /// Bytes in the 1024-based units of Docker.
@@ -91,7 +124,17 @@ mod tests {
             assert_eq!(bytes(count), text);
         }
         let error = Limits { memory_bytes: 100 << 20, ..Limits::LEAST }.validate().unwrap_err();
-        assert_eq!(readable(error), "memory_bytes is 100 MiB, the least is 256 MiB");
+        assert_eq!(readable(error).0, "memory_bytes is 100 MiB, the least is 256 MiB");
+        for (field, value, text) in [
+            ("io_read_bps", 1 << 20, "1 MiB/s"),
+            ("io_read_iops", 49, "49 operations/s"),
+            ("network_egress_bits", 999, "999 bit/s"),
+            ("network_egress_bits", 12_500_000, "12.5 Mbit/s"),
+            ("network_egress_bits", 5_000_000_000_000_000, "5000 Tbit/s"),
+            ("pids", 3, "3"),
+        ] {
+            assert_eq!(figure(field, value), text);
+        }
         assert_eq!(thousandths(2500), "2.5");
     }
 }

@@ -2,20 +2,21 @@
 
 use sqlx::FromRow;
 
-use super::{Connection, During, Error, from_json, id, profiles::PolicyRow, signed, to_json, touched, unsigned, variant};
-use crate::domain::{Berth, BerthId, Limits, OwnLimits, Problem, ProfileId, Status, Suspension, UserId, UserName, Wanted};
+use super::{Connection, During, Error, from_json, id, limits, profiles::PolicyRow, to_json, touched, unsigned, variant};
+use crate::domain::{Berth, BerthId, HostPolicy, Own, Problem, ProfileId, Status, Suspension, UserId, UserName, Wanted};
 
 const TABLE: &str = "berths";
 
 macro_rules! select {
     ($tail:literal) => {
         concat!(
-            "SELECT b.id, b.user_id, u.name AS user_name, u.uid AS user_uid, b.profile_id, p.name AS profile_name, b.image, b.image_name,
-                    b.cpu_millis, b.memory_bytes, b.pids, b.disk_bytes,
-                    p.cpu_millis AS profile_cpu_millis, p.memory_bytes AS profile_memory_bytes, p.pids AS profile_pids,
-                    p.disk_bytes AS profile_disk_bytes, p.home, p.paths, p.ports_first, p.ports_last, p.ports_open_to, p.freeze_after,
-                    p.stop_after, b.suspended, b.suspended_by, b.suspended_at, b.allow_system, b.wanted, b.restart_after, b.generation, b.applied, b.status,
-                    b.problem, b.observed_at, b.created_at, b.updated_at
+            "SELECT b.id, b.user_id, u.name AS user_name, u.uid AS user_uid, b.profile_id, p.name AS profile_name, b.image, b.image_name, ",
+            limits::of_berth!(),
+            ", ",
+            limits::of_profile!(),
+            ", p.home, p.paths, p.ports_first, p.ports_last, p.ports_open_to, p.freeze_after, p.stop_after, p.egress, b.suspended,
+                    b.suspended_by, b.suspended_at, b.allow_system, b.wanted, b.restart_after, b.generation, b.applied, b.status, b.problem,
+                    b.observed_at, b.created_at, b.updated_at
              FROM berths b JOIN users u ON u.id = b.user_id JOIN profiles p ON p.id = b.profile_id ",
             $tail
         )
@@ -32,14 +33,10 @@ struct Row {
     profile_name: String,
     image: String,
     image_name: String,
-    cpu_millis: Option<i64>,
-    memory_bytes: Option<i64>,
-    pids: Option<i64>,
-    disk_bytes: Option<i64>,
-    profile_cpu_millis: i64,
-    profile_memory_bytes: i64,
-    profile_pids: i64,
-    profile_disk_bytes: i64,
+    #[sqlx(flatten)]
+    own: limits::OwnRow,
+    #[sqlx(flatten)]
+    limits: limits::ProfileRow,
     #[sqlx(flatten)]
     policy: PolicyRow,
     suspended: Option<String>,
@@ -61,18 +58,8 @@ impl TryFrom<Row> for Berth {
     type Error = Error;
 
     fn try_from(row: Row) -> Result<Self, Error> {
-        let own = OwnLimits {
-            cpu_millis: row.cpu_millis.map(|value| unsigned(TABLE, "cpu_millis", value)).transpose()?,
-            memory_bytes: row.memory_bytes.map(|value| unsigned(TABLE, "memory_bytes", value)).transpose()?,
-            pids: row.pids.map(|value| unsigned(TABLE, "pids", value)).transpose()?,
-            disk_bytes: row.disk_bytes.map(|value| unsigned(TABLE, "disk_bytes", value)).transpose()?,
-        };
-        let profile = Limits {
-            cpu_millis: unsigned("profiles", "cpu_millis", row.profile_cpu_millis)?,
-            memory_bytes: unsigned("profiles", "memory_bytes", row.profile_memory_bytes)?,
-            pids: unsigned("profiles", "pids", row.profile_pids)?,
-            disk_bytes: unsigned("profiles", "disk_bytes", row.profile_disk_bytes)?,
-        };
+        let own = Own::try_from(row.own)?;
+        let policy = HostPolicy::try_from(row.policy)?;
         Ok(Self {
             id: BerthId(id(TABLE, row.id)?),
             user_id: UserId(id(TABLE, row.user_id)?),
@@ -82,9 +69,9 @@ impl TryFrom<Row> for Berth {
             profile: row.profile_name,
             image: row.image,
             image_name: row.image_name,
+            limits: own.limits.over(row.limits.try_into()?),
+            policy: HostPolicy { egress: own.egress.clone().unwrap_or(policy.egress), ..policy },
             own,
-            limits: own.over(profile),
-            policy: row.policy.try_into()?,
             suspension: row.suspended.map(|reason| Suspension {
                 reason,
                 by: row.suspended_by.unwrap_or_default(),
@@ -112,33 +99,31 @@ pub struct NewBerth<'a> {
     pub profile: ProfileId,
     pub image: &'a str,
     pub image_name: &'a str,
-    pub own: OwnLimits,
+    pub own: &'a Own,
     pub allow_system: bool,
     pub wanted: Wanted,
     pub now: i64,
 }
 
 pub async fn insert(connection: &mut Connection, berth: &NewBerth<'_>) -> Result<(), Error> {
-    sqlx::query(
-        "INSERT INTO berths (id, user_id, profile_id, image, image_name, cpu_millis, memory_bytes, pids, disk_bytes, allow_system, wanted,
-                             generation, applied, state, created_at, updated_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 1, 0, 'stopped', $12, $12)",
-    )
-    .bind(berth.id.to_string())
-    .bind(berth.user.to_string())
-    .bind(berth.profile.to_string())
-    .bind(berth.image)
-    .bind(berth.image_name)
-    .bind(berth.own.cpu_millis.map(i64::from))
-    .bind(berth.own.memory_bytes.map(signed))
-    .bind(berth.own.pids.map(i64::from))
-    .bind(berth.own.disk_bytes.map(signed))
-    .bind(berth.allow_system)
-    .bind(berth.wanted.as_str())
-    .bind(berth.now)
-    .execute(connection)
-    .await
-    .during("store the berth")?;
+    let query = sqlx::query(concat!(
+        "INSERT INTO berths (id, user_id, ",
+        limits::columns!(),
+        ", egress, profile_id, image, image_name, allow_system, wanted, generation, applied, state, created_at, updated_at)
+         VALUES ($1, $2, ",
+        limits::values!(),
+        ", $17, $18, $19, $20, $21, $22, 1, 0, 'stopped', $23, $23)",
+    ));
+    limits::bind_own(query.bind(berth.id.to_string()).bind(berth.user.to_string()), berth.own)
+        .bind(berth.profile.to_string())
+        .bind(berth.image)
+        .bind(berth.image_name)
+        .bind(berth.allow_system)
+        .bind(berth.wanted.as_str())
+        .bind(berth.now)
+        .execute(connection)
+        .await
+        .during("store the berth")?;
     Ok(())
 }
 
@@ -193,6 +178,16 @@ pub async fn all(connection: &mut Connection) -> Result<Vec<Berth>, Error> {
     rows.into_iter().map(Berth::try_from).collect()
 }
 
+/// The berths of a profile that are not being deleted.
+pub async fn of_profile(connection: &mut Connection, profile: ProfileId) -> Result<Vec<Berth>, Error> {
+    let rows: Vec<Row> = sqlx::query_as(select!("WHERE b.profile_id = $1 AND b.wanted <> 'deleted' ORDER BY b.id"))
+        .bind(profile.to_string())
+        .fetch_all(connection)
+        .await
+        .during("list the berths of a profile")?;
+    rows.into_iter().map(Berth::try_from).collect()
+}
+
 /// Bars the berth, or lets it go; returns the new generation.
 pub async fn suspend(connection: &mut Connection, id: BerthId, suspension: Option<&Suspension>, now: i64) -> Result<i64, Error> {
     sqlx::query_scalar(
@@ -225,40 +220,28 @@ pub async fn want(connection: &mut Connection, id: BerthId, wanted: Wanted, rest
 }
 
 /// Asks for other limits; returns the new generation.
-pub async fn limit(connection: &mut Connection, id: BerthId, profile: ProfileId, own: OwnLimits, now: i64) -> Result<i64, Error> {
-    sqlx::query_scalar(
-        "UPDATE berths SET profile_id = $2, cpu_millis = $3, memory_bytes = $4, pids = $5, disk_bytes = $6, generation = generation + 1,
-                           updated_at = $7
-         WHERE id = $1 RETURNING generation",
-    )
-    .bind(id.to_string())
-    .bind(profile.to_string())
-    .bind(own.cpu_millis.map(i64::from))
-    .bind(own.memory_bytes.map(signed))
-    .bind(own.pids.map(i64::from))
-    .bind(own.disk_bytes.map(signed))
-    .bind(now)
-    .fetch_one(connection)
-    .await
-    .during("store the limits of the berth")
+pub async fn limit(connection: &mut Connection, id: BerthId, profile: ProfileId, own: &Own, now: i64) -> Result<i64, Error> {
+    set_limits(connection, id, profile, own, now).await?;
+    sqlx::query_scalar("UPDATE berths SET generation = generation + 1 WHERE id = $1 RETURNING generation")
+        .bind(id.to_string())
+        .fetch_one(connection)
+        .await
+        .during("store the limits of the berth")
 }
 
-/// Puts back the limits that the node has kept after refusing others; asks for nothing.
-pub async fn restore_limits(connection: &mut Connection, id: BerthId, profile: ProfileId, own: OwnLimits, now: i64) -> Result<(), Error> {
-    sqlx::query(
-        "UPDATE berths SET profile_id = $2, cpu_millis = $3, memory_bytes = $4, pids = $5, disk_bytes = $6, updated_at = $7 WHERE id = $1",
-    )
-    .bind(id.to_string())
-    .bind(profile.to_string())
-    .bind(own.cpu_millis.map(i64::from))
-    .bind(own.memory_bytes.map(signed))
-    .bind(own.pids.map(i64::from))
-    .bind(own.disk_bytes.map(signed))
-    .bind(now)
-    .execute(connection)
-    .await
-    .during("put the limits of the berth back")?;
-    Ok(())
+/// Puts back the limits that the node has kept after refusing others; asks for nothing. A profile that was deleted meanwhile stays away.
+pub async fn restore_limits(connection: &mut Connection, id: BerthId, profile: ProfileId, own: &Own, now: i64) -> Result<(), Error> {
+    set_limits(connection, id, profile, own, now).await
+}
+
+async fn set_limits(connection: &mut Connection, id: BerthId, profile: ProfileId, own: &Own, now: i64) -> Result<(), Error> {
+    let query = sqlx::query(concat!(
+        "UPDATE berths SET profile_id = COALESCE((SELECT p.id FROM profiles p WHERE p.id = $2), profile_id), ",
+        limits::assignments!(),
+        ", egress = $17, updated_at = $18 WHERE id = $1",
+    ));
+    let result = limits::bind_own(query.bind(id.to_string()).bind(profile.to_string()), own).bind(now).execute(connection).await;
+    touched(&result.during("store the limits of the berth")?, "store the limits of the berth")
 }
 
 /// Asks that every berth of a profile takes on its limits and its policy.

@@ -7,6 +7,7 @@
 pub mod audit;
 pub mod berths;
 pub mod calls;
+mod limits;
 pub mod operations;
 pub mod profiles;
 pub mod settings;

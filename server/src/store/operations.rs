@@ -3,7 +3,7 @@
 use sqlx::FromRow;
 
 use super::{Connection, During, Error, before_or_end, from_json, id, signed, to_json, unsigned, variant};
-use crate::domain::{BerthId, Kind, Operation, OperationId, OperationState, Problem, Whose};
+use crate::domain::{BerthId, Kind, Operation, OperationId, OperationState, Parameters, Problem, Whose};
 
 const TABLE: &str = "operations";
 
@@ -133,6 +133,17 @@ pub async fn count_unfinished_images(connection: &mut Connection) -> Result<u32,
         .await
         .during("count unfinished operations")?;
     unsigned(TABLE, "count", count)
+}
+
+/// Replaces what an unfinished operation would put back.
+pub async fn set_parameters(connection: &mut Connection, id: OperationId, parameters: &Parameters) -> Result<(), Error> {
+    sqlx::query("UPDATE operations SET parameters = $2 WHERE id = $1 AND finished_at IS NULL")
+        .bind(id.to_string())
+        .bind(to_json(parameters))
+        .execute(connection)
+        .await
+        .during("note what an operation would put back")?;
+    Ok(())
 }
 
 /// Marks what an unfinished operation is doing; false when it said so already or has finished.

@@ -1,16 +1,17 @@
 //! Profiles.
 
-use sqlx::FromRow;
+use sqlx::{FromRow, Sqlite, query::Query, sqlite::SqliteArguments};
 
-use super::{Connection, During, Error, from_json, id, signed, to_json, touched, unsigned, variant};
-use crate::domain::{HomeAccess, HostPolicy, Limits, OpenTo, PortRange, Profile, ProfileId, ProfileName};
+use super::{Connection, During, Error, from_json, id, limits, to_json, touched, unsigned, variant};
+use crate::domain::{HomeAccess, HostPolicy, OpenTo, PortRange, Profile, ProfileId, ProfileName};
 
 macro_rules! select {
     ($tail:literal) => {
         concat!(
-            "SELECT p.id, p.name, p.description, p.cpu_millis, p.memory_bytes, p.pids, p.disk_bytes, p.home, p.paths, p.ports_first, p.ports_last,
-                    p.ports_open_to, p.freeze_after, p.stop_after, p.created_at, p.updated_at,
-                    (SELECT COUNT(*) FROM berths b WHERE b.profile_id = p.id) AS berths FROM profiles p ",
+            "SELECT p.id, p.name, p.description, ",
+            limits::of_profile!(),
+            ", p.home, p.paths, p.ports_first, p.ports_last, p.ports_open_to, p.freeze_after, p.stop_after, p.egress, p.created_at,
+                    p.updated_at, (SELECT COUNT(*) FROM berths b WHERE b.profile_id = p.id) AS berths FROM profiles p ",
             $tail
         )
     };
@@ -21,10 +22,8 @@ struct Row {
     id: String,
     name: String,
     description: String,
-    cpu_millis: i64,
-    memory_bytes: i64,
-    pids: i64,
-    disk_bytes: i64,
+    #[sqlx(flatten)]
+    limits: limits::ProfileRow,
     #[sqlx(flatten)]
     policy: PolicyRow,
     created_at: i64,
@@ -40,12 +39,7 @@ impl TryFrom<Row> for Profile {
             id: ProfileId(id("profiles", row.id)?),
             name: row.name,
             description: row.description,
-            limits: Limits {
-                cpu_millis: unsigned("profiles", "cpu_millis", row.cpu_millis)?,
-                memory_bytes: unsigned("profiles", "memory_bytes", row.memory_bytes)?,
-                pids: unsigned("profiles", "pids", row.pids)?,
-                disk_bytes: unsigned("profiles", "disk_bytes", row.disk_bytes)?,
-            },
+            limits: row.limits.try_into()?,
             policy: row.policy.try_into()?,
             berths: unsigned("profiles", "berths", row.berths)?,
             created_at: row.created_at,
@@ -64,6 +58,7 @@ pub(super) struct PolicyRow {
     ports_open_to: String,
     freeze_after: Option<i64>,
     stop_after: Option<i64>,
+    egress: String,
 }
 
 impl TryFrom<PolicyRow> for HostPolicy {
@@ -82,6 +77,7 @@ impl TryFrom<PolicyRow> for HostPolicy {
             ports_open_to: variant(&OpenTo::ALL, OpenTo::as_str, "profiles", "ports_open_to", row.ports_open_to)?,
             freeze_after: row.freeze_after.map(|value| unsigned("profiles", "freeze_after", value)).transpose()?,
             stop_after: row.stop_after.map(|value| unsigned("profiles", "stop_after", value)).transpose()?,
+            egress: from_json("profiles", "egress", row.egress)?,
         })
     }
 }
@@ -105,57 +101,44 @@ pub async fn page(connection: &mut Connection, after: &str, limit: u32) -> Resul
 
 /// Stores a new profile; [`Error::Exists`] when the name is taken.
 pub async fn insert(connection: &mut Connection, profile: &Profile) -> Result<(), Error> {
-    sqlx::query(
-        "INSERT INTO profiles (id, name, description, cpu_millis, memory_bytes, pids, disk_bytes, created_at, updated_at, home, paths,
-                               ports_first, ports_last, ports_open_to, freeze_after, stop_after)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
-    )
-    .bind(profile.id.to_string())
-    .bind(&profile.name)
-    .bind(&profile.description)
-    .bind(i64::from(profile.limits.cpu_millis))
-    .bind(signed(profile.limits.memory_bytes))
-    .bind(i64::from(profile.limits.pids))
-    .bind(signed(profile.limits.disk_bytes))
-    .bind(profile.created_at)
-    .bind(profile.updated_at)
-    .bind(profile.policy.home.as_str())
-    .bind(to_json(&profile.policy.paths))
-    .bind(profile.policy.ports.map(|range| i64::from(range.first)))
-    .bind(profile.policy.ports.map(|range| i64::from(range.last)))
-    .bind(profile.policy.ports_open_to.as_str())
-    .bind(profile.policy.freeze_after.map(i64::from))
-    .bind(profile.policy.stop_after.map(i64::from))
-    .execute(connection)
-    .await
-    .during("store the profile")?;
+    let query = sqlx::query(concat!(
+        "INSERT INTO profiles (id, name, ",
+        limits::columns!(),
+        ", description, home, paths, ports_first, ports_last, ports_open_to, freeze_after, stop_after, egress, updated_at, created_at)
+         VALUES ($1, $2, ",
+        limits::values!(),
+        ", $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27)",
+    ));
+    bind(query, profile).bind(profile.created_at).execute(connection).await.during("store the profile")?;
     Ok(())
 }
 
 pub async fn update(connection: &mut Connection, profile: &Profile) -> Result<(), Error> {
-    let result = sqlx::query(
-        "UPDATE profiles SET description = $2, cpu_millis = $3, memory_bytes = $4, pids = $5, disk_bytes = $6, updated_at = $7, home = $8,
-                             paths = $9, ports_first = $10, ports_last = $11, ports_open_to = $12, freeze_after = $13, stop_after = $14
+    let query = sqlx::query(concat!(
+        "UPDATE profiles SET name = $2, ",
+        limits::assignments!(),
+        ", description = $17, home = $18, paths = $19, ports_first = $20, ports_last = $21, ports_open_to = $22, freeze_after = $23,
+           stop_after = $24, egress = $25, updated_at = $26
          WHERE id = $1",
-    )
-    .bind(profile.id.to_string())
-    .bind(&profile.description)
-    .bind(i64::from(profile.limits.cpu_millis))
-    .bind(signed(profile.limits.memory_bytes))
-    .bind(i64::from(profile.limits.pids))
-    .bind(signed(profile.limits.disk_bytes))
-    .bind(profile.updated_at)
-    .bind(profile.policy.home.as_str())
-    .bind(to_json(&profile.policy.paths))
-    .bind(profile.policy.ports.map(|range| i64::from(range.first)))
-    .bind(profile.policy.ports.map(|range| i64::from(range.last)))
-    .bind(profile.policy.ports_open_to.as_str())
-    .bind(profile.policy.freeze_after.map(i64::from))
-    .bind(profile.policy.stop_after.map(i64::from))
-    .execute(connection)
-    .await
-    .during("change the profile")?;
+    ));
+    let result = bind(query, profile).execute(connection).await.during("change the profile")?;
     touched(&result, "change the profile")
+}
+
+/// Binds all but the time of making, which is last.
+fn bind<'q>(query: Query<'q, Sqlite, SqliteArguments>, profile: &Profile) -> Query<'q, Sqlite, SqliteArguments> {
+    let policy = &profile.policy;
+    limits::bind(query.bind(profile.id.to_string()).bind(profile.name.clone()), &profile.limits)
+        .bind(profile.description.clone())
+        .bind(policy.home.as_str())
+        .bind(to_json(&policy.paths))
+        .bind(policy.ports.map(|range| i64::from(range.first)))
+        .bind(policy.ports.map(|range| i64::from(range.last)))
+        .bind(policy.ports_open_to.as_str())
+        .bind(policy.freeze_after.map(i64::from))
+        .bind(policy.stop_after.map(i64::from))
+        .bind(to_json(&policy.egress))
+        .bind(profile.updated_at)
 }
 
 pub async fn remove(connection: &mut Connection, id: ProfileId) -> Result<(), Error> {

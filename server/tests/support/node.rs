@@ -16,8 +16,8 @@ use axum::{
     routing::{delete, get, post},
 };
 use berth_protocol::{
-    BerthId, BerthStatus, BuildRequest, CallPage, CallRecord, CallsAt, CallsTaken, Check, CheckLevel, Ensure, ExecRequest, HostUser,
-    ImageInfo, ImageProgress, NodeInfo, Problem, Usage, Wanted, frame,
+    BerthId, BerthStatus, BerthUsage, BuildRequest, CallPage, CallRecord, CallsAt, CallsTaken, Check, CheckLevel, Ensure, ExecRequest,
+    HostUser, ImageInfo, ImageProgress, NodeInfo, Problem, Usage, Waits, Wanted, frame,
 };
 use futures_util::{StreamExt, stream};
 use http_body_util::BodyExt;
@@ -51,6 +51,10 @@ pub struct Inner {
     pub imported: usize,
     /// What was last asked for each user.
     pub asked: BTreeMap<String, Ensure>,
+    /// How often it was asked what berths use.
+    pub usage_asked: usize,
+    /// Changes wait until it is false again.
+    pub slow: bool,
     /// Every start hangs, as one does whose Docker never answers.
     pub hangs: bool,
     /// Calls that are not confirmed yet; a position is ten times the number of calls before it.
@@ -114,7 +118,9 @@ impl FakeNode {
             .route("/v1/users/{name}", get(user))
             .route("/v1/berths", get(berths))
             .route("/v1/berths/{user}", get(berth).put(ensure).delete(remove))
+            .route("/v1/berths/{user}/preview", post(preview))
             .route("/v1/berths/{user}/stop", post(stop))
+            .route("/v1/usage", get(usage))
             .route("/v1/berths/{user}/exec", post(exec))
             .route("/v1/berths/{user}/logs", get(logs))
             .route("/v1/watch", get(watch))
@@ -217,6 +223,9 @@ async fn ensure(State(node): State<FakeNode>, Segment(user): Segment<String>, Js
     if hangs {
         std::future::pending::<()>().await;
     }
+    while node.inner.lock().unwrap().slow {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     let mut inner = node.inner.lock().unwrap();
     let word = if ensure.suspended.is_some() { "suspend".to_owned() } else { format!("{:?}", ensure.wanted) };
     inner.calls.push(format!("ensure {user} {word}"));
@@ -277,6 +286,37 @@ fn halt(status: &mut BerthStatus) {
     status.state = berth_protocol::State::Stopped;
     status.docker_ready = false;
     status.started_at = None;
+}
+
+/// A disk that grows waits for a restart.
+async fn preview(State(node): State<FakeNode>, Segment(user): Segment<String>, Json(ensure): Json<Ensure>) -> Answer {
+    let mut inner = node.inner.lock().unwrap();
+    if let Some((status, problem)) = inner.refusals.pop_front() {
+        return Err(refusal(status, &problem));
+    }
+    let status = inner.berths.get(&user).ok_or_else(|| missing("berth_not_found"))?;
+    let grows = ensure.limits.disk_bytes > status.limits.disk_bytes;
+    let waits = grows.then(|| Waits { field: "disk_bytes".to_owned(), reason: "this kernel grows no mounted disk".to_owned() });
+    Ok(Json(Vec::from_iter(waits)).into_response())
+}
+
+#[derive(serde::Deserialize)]
+struct Whose {
+    user: Option<String>,
+}
+
+async fn usage(State(node): State<FakeNode>, Query(Whose { user }): Query<Whose>) -> Json<Vec<BerthUsage>> {
+    let mut inner = node.inner.lock().unwrap();
+    inner.usage_asked += 1;
+    let up = inner.berths.values().filter(|status| status.started_at.is_some() && user.as_ref().is_none_or(|user| *user == status.user));
+    let told = up.map(|status| BerthUsage {
+        user: status.user.clone(),
+        id: status.id,
+        state: status.state,
+        at: super::now(),
+        usage: status.usage.unwrap_or_default(),
+    });
+    Json(told.collect())
 }
 
 async fn stop(State(node): State<FakeNode>, Segment(user): Segment<String>) -> Answer {

@@ -15,8 +15,9 @@ use uuid::Uuid;
 pub use exec::{Exec, ExecError, ExecFrame, ExecReader, ExecWriter};
 
 use crate::{
-    Accepted, AllAccepted, AuditList, Berth, BerthChange, BerthList, BuildImage, Doctor, ExecBerth, Image, ImageList, NewBerth, NewProfile,
-    Node, Operation, OperationList, PREFIX, Problem, Profile, ProfileChange, ProfileList, SuspendBerth, User,
+    Accepted, AllAccepted, AuditList, Berth, BerthChange, BerthList, BuildImage, ChangePreview, Doctor, ExecBerth, Image, ImageList,
+    NewBerth, NewProfile, Node, Operation, OperationList, PREFIX, Problem, Profile, ProfileChange, ProfileList, SuspendBerth, UsageList,
+    User,
 };
 
 /// A request body: JSON or a stream of bytes.
@@ -119,6 +120,17 @@ impl Client {
 
     pub async fn change(&self, user: &str, change: &BerthChange) -> Result<Accepted, Error> {
         self.send(Method::PATCH, &format!("/berths/{}", segment(user)), change).await
+    }
+
+    /// What the change would do; refused as the change would be.
+    pub async fn preview(&self, user: &str, change: &BerthChange) -> Result<ChangePreview, Error> {
+        self.send(Method::POST, &format!("/berths/{}/preview", segment(user)), change).await
+    }
+
+    /// What the berths that are up use now: all that the caller may see, or one user's.
+    pub async fn usage(&self, user: Option<&str>) -> Result<UsageList, Error> {
+        let path = user.map_or_else(|| "/usage".to_owned(), |user| format!("/usage?user={}", segment(user)));
+        self.get(&path).await
     }
 
     pub async fn start(&self, user: &str) -> Result<Accepted, Error> {

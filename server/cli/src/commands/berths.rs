@@ -33,6 +33,7 @@ pub(super) fn new_berth(
         disk_bytes: limits.disk_bytes(),
         allow_system,
         start,
+        ..NewBerth::default()
     }
 }
 
@@ -63,6 +64,7 @@ pub(super) async fn set(context: &Context, user: &str, profile: Option<String>, 
         memory_bytes: limits.memory.map(|size| size.into_change(|size| size.0)),
         pids: limits.pids_limit.map(|pids| pids.into_change(|pids| pids)),
         disk_bytes: limits.disk.map(|size| size.into_change(|size| size.0)),
+        ..BerthChange::default()
     };
     if change == BerthChange::default() {
         return Err(Failure::usage("there is nothing to change", "berth set USER --cpus 2 --memory 4g; see berth set --help"));

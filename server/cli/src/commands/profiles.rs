@@ -25,6 +25,7 @@ pub(super) async fn run(context: &Context, command: ProfileCommand) -> Outcome {
                 pids: limits.pids_limit,
                 disk_bytes: limits.disk_bytes(),
                 policy: change(policy),
+                ..NewProfile::default()
             };
             changed(context, &context.client.create_profile(&new).await?)
         }
@@ -36,6 +37,7 @@ pub(super) async fn run(context: &Context, command: ProfileCommand) -> Outcome {
                 pids: limits.pids_limit,
                 disk_bytes: limits.disk_bytes(),
                 policy: change(policy),
+                ..ProfileChange::default()
             };
             if change == ProfileChange::default() {
                 return Err(Failure::usage("there is nothing to change", "berth profile set NAME --cpus 2 --memory 4g"));
@@ -128,6 +130,7 @@ fn change(arguments: PolicyArguments) -> PolicyChange {
         }),
         freeze_after: freeze_after.map(|span| span.0),
         stop_after: stop_after.map(|span| span.0),
+        egress: None,
     }
 }
 
