@@ -18,6 +18,7 @@ mod backoff;
 mod cgroup;
 mod channel;
 mod console;
+mod cover;
 mod engine;
 mod readiness;
 mod run_dir;
@@ -33,6 +34,15 @@ use supervisor::Supervisor;
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 fn main() -> ExitCode {
+    if cover::is_asked_for() {
+        return match cover::run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                console::say(&format!("emulated files: {error}"));
+                ExitCode::FAILURE
+            }
+        };
+    }
     // Killing "everything" is part of stopping: outside a pid namespace of its own this program would end the machine.
     if !rustix::process::getpid().is_init() {
         console::say("berth-init is the first process of a berth and runs nowhere else");
@@ -52,8 +62,14 @@ fn main() -> ExitCode {
         console::say(&format!("control groups: {error}; limits of inner containers may not work"));
     }
     match arguments.entry.is_empty() {
-        true => supervise(&arguments, channel),
-        false => hand_over(&arguments, channel),
+        true => {
+            drop(cover::start());
+            supervise(&arguments, channel)
+        }
+        false => {
+            cover::start_and_wait();
+            hand_over(&arguments, channel)
+        }
     }
 }
 

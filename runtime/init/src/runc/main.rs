@@ -4,12 +4,14 @@
 //! Everything here is the tenant's own and for his comfort: who takes it off, or runs another runtime, loses what it adds and gains
 //! nothing. Whatever goes wrong, nothing is changed and the real runc runs with unchanged arguments.
 //!
-//! - `create` and `run`: containers that run as the user get his directories as himself ([`bundle`]).
+//! - `create` and `run`: containers that run as the user get his directories as himself ([`bundle`]), and all get the emulated files of
+//!   `/proc` and `/sys` ([`emulated`]).
 //! - `exec`: a user number too large for the berth becomes the one that stands for it.
 #![forbid(unsafe_code)]
 
 mod bundle;
 mod command;
+mod emulated;
 
 use std::{
     env,
@@ -55,16 +57,19 @@ fn main() -> ExitCode {
 /// `None` says only that nothing was changed.
 fn change(arguments: &[OsString]) -> Option<()> {
     let asked = command::parse(arguments)?;
-    let facts: Facts = Facts::parse(&read(Path::new(FACTS))?)?;
+    // A user without directories has none.
+    let facts = read(Path::new(FACTS)).and_then(|text| Facts::parse(&text));
     match asked {
         Asked::Create { bundle } => {
             let file = bundle.join("config.json");
             let mut config = read(&file)?;
-            bundle::create(&mut config, &facts, &|path| fs::canonicalize(path).ok()).then(|| replace(&file, &config))?
+            let of_user = facts.is_some_and(|facts| bundle::create(&mut config, &facts, &|path| fs::canonicalize(path).ok()));
+            let emulated = emulated::served() && emulated::add(&mut config);
+            (of_user || emulated).then(|| replace(&file, &config))?
         }
         Asked::Exec { process } => {
             let mut text = read(&process)?;
-            bundle::exec(&mut text, &facts).then(|| replace(&process, &text))?
+            bundle::exec(&mut text, &facts?).then(|| replace(&process, &text))?
         }
     }
 }
