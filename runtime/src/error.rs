@@ -34,6 +34,14 @@ pub enum Error {
         #[source]
         source: libseccomp::error::SeccompError,
     },
+    /// Every id range of the pool is in use or held.
+    #[error(
+        "no id range is free: of {capacity}, {in_use} are in use, {quarantined} in quarantine, {held} held by files or processes that have \
+         their ids, {foreign} named for somebody else"
+    )]
+    NoRange { capacity: u32, in_use: u32, quarantined: u32, held: u32, foreign: u32 },
+    #[error(transparent)]
+    Refused(#[from] Refused),
     /// A failure that a test asked for (`BERTH_FAULT`).
     #[error("injected failure at step {step}")]
     Injected {
@@ -48,6 +56,29 @@ pub enum Error {
         cause: Box<Error>,
         leftovers: Vec<String>,
     },
+}
+
+/// A limit that the kernel did not take. What was in force before is in force again, unless `left` says otherwise.
+#[derive(Debug, thiserror::Error)]
+#[error("the kernel refuses {field} of {wanted}{}{}", in_use(.used), not_put_back(.left))]
+pub struct Refused {
+    /// As in the protocol's limits: `memory_bytes`.
+    pub field: &'static str,
+    pub wanted: u64,
+    /// What is in use and cannot be taken back, or has been given away inside; in the units of the limit.
+    pub used: Option<u64>,
+    /// What could not be written back.
+    pub left: Vec<String>,
+    #[source]
+    pub source: Box<Error>,
+}
+
+fn in_use(used: &Option<u64>) -> String {
+    used.map(|used| format!(", {used} are in use")).unwrap_or_default()
+}
+
+fn not_put_back(left: &[String]) -> String {
+    if left.is_empty() { String::new() } else { format!("; not put back: {}", left.join(", ")) }
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;

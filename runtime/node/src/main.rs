@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use berth_node::daemon::{
     self,
     config::{Config, DEFAULT_FILE},
-    teardown,
+    purge, teardown,
 };
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -37,6 +37,21 @@ enum Action {
         #[arg(long)]
         yes: bool,
     },
+    /// Ranges of host ids
+    Ids {
+        #[command(subcommand)]
+        action: IdsAction,
+    },
+}
+
+#[derive(Subcommand)]
+enum IdsAction {
+    /// Ends quarantines before their time: the ranges may be given to other users at once. The node must be stopped, berths may run
+    Purge {
+        /// Only the range that begins at this id; otherwise all
+        #[arg(value_name = "FIRST_ID")]
+        base: Option<u32>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -56,6 +71,7 @@ fn act(arguments: Arguments) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let done = match arguments.command {
         None => runtime.block_on(daemon::run(config)),
+        Some(Action::Ids { action: IdsAction::Purge { base } }) => purge::ids(&config, base),
         Some(Action::Teardown { yes, .. }) => {
             if !yes {
                 confirm(&config)?;

@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{COUNT, share::GiveBack};
+use super::{COUNT, living, share::GiveBack};
 use crate::{
     durable::replace_file,
     error::{Error, Result, Step},
@@ -38,6 +38,20 @@ pub struct Allocator {
     ranges: BTreeMap<u32, Range>,
     /// Host files that name ids of others.
     foreign: Vec<PathBuf>,
+    /// Finds what runs with ids of the pool, see [`living`].
+    living: fn(u32, u32) -> Result<BTreeMap<u32, u32>>,
+}
+
+/// Why a range is not free.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Held {
+    InUse,
+    /// Until then, milliseconds since the epoch.
+    Quarantined(i64),
+    /// Its quarantine is over, and files in its last user's directories have its ids.
+    Files(GiveBack),
+    /// Its quarantine is over, and this process has its ids.
+    Process(u32),
 }
 
 impl Allocator {
@@ -54,11 +68,11 @@ impl Allocator {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| Error::Record { path: file.to_path_buf(), source })?,
         };
         let foreign = ["/etc/subuid", "/etc/subgid", "/etc/passwd", "/etc/group"].map(PathBuf::from).to_vec();
-        Ok(Self { file: file.to_path_buf(), first, last, ranges: ranges.into_iter().map(|r| (r.base, r)).collect(), foreign })
+        Ok(Self { file: file.to_path_buf(), first, last, ranges: ranges.into_iter().map(|r| (r.base, r)).collect(), foreign, living })
     }
 
     /// A range for `owner`: the one he has, else the one he had while its quarantine runs, else the lowest that nobody has, had lately,
-    /// or is named for in `/etc/subuid`, `/etc/subgid`, `/etc/passwd`, `/etc/group`.
+    /// or is named for in `/etc/subuid`, `/etc/subgid`, `/etc/passwd`, `/etc/group`, and whose ids no process has.
     pub fn allocate(&mut self, owner: &str, now_ms: i64) -> Result<u32> {
         let own = self.ranges.values().find(|r| r.owner == owner).map(|r| r.base);
         let base = match own {
@@ -98,9 +112,30 @@ impl Allocator {
         self.save()
     }
 
-    /// All ranges that are not free.
+    /// Ends the quarantine of one range, or of all (an administrator's word); what is held for another reason stays so. Returns how many.
+    pub fn purge(&mut self, base: Option<u32>, now_ms: i64) -> Result<usize> {
+        let wanted = |r: &&mut Range| base.is_none_or(|base| r.base == base) && r.quarantined_until.is_some_and(|until| until > now_ms);
+        let purged = self.ranges.values_mut().filter(wanted).map(|range| range.quarantined_until = Some(now_ms)).count();
+        if purged > 0 {
+            self.save()?;
+        }
+        Ok(purged)
+    }
+
+    /// Why each range is not free that is not; the rest of the pool is, but for what [`Allocator::allocate`] finds others named for.
+    pub fn held(&self, now_ms: i64) -> Result<Vec<(&Range, Held)>> {
+        let living = (self.living)(self.first, self.last)?;
+        Ok(self.ranges.values().filter_map(|range| Some((range, why(range, &living, now_ms)?))).collect())
+    }
+
+    /// All ranges that are in use, were, or are held.
     pub fn ranges(&self) -> impl Iterator<Item = &Range> {
         self.ranges.values()
+    }
+
+    /// First and last id of the pool.
+    pub fn span(&self) -> (u32, u32) {
+        (self.first, self.last)
     }
 
     /// Ranges that the pool can hold.
@@ -110,26 +145,29 @@ impl Allocator {
 
     fn free(&self, now_ms: i64) -> Result<u32> {
         let taken = self.foreign_ids()?;
+        let living = (self.living)(self.first, self.last)?;
+        let (mut in_use, mut quarantined, mut kept, mut others) = (0, 0, 0, 0);
         let mut base = self.first;
         while base <= self.last - (COUNT - 1) {
-            let waits = |r: &Range| r.give_back.is_some() || r.quarantined_until.is_none_or(|until| until > now_ms);
-            let held = self.ranges.get(&base).is_some_and(waits);
+            let held = match self.ranges.get(&base) {
+                Some(range) => why(range, &living, now_ms),
+                None => living.get(&base).map(|pid| Held::Process(*pid)),
+            };
             let end = u64::from(base) + u64::from(COUNT);
             let foreign = taken.iter().any(|&(start, count)| start < end && u64::from(base) < start + count);
-            if !held && !foreign {
-                return Ok(base);
+            match held {
+                None if !foreign => return Ok(base),
+                None => others += 1,
+                Some(Held::InUse) => in_use += 1,
+                Some(Held::Quarantined(_)) => quarantined += 1,
+                Some(Held::Files(_) | Held::Process(_)) => kept += 1,
             }
             base = match base.checked_add(COUNT) {
                 Some(next) => next,
                 None => break,
             };
         }
-        let quarantined = self.ranges.values().filter(|r| r.quarantined_until.is_some()).count();
-        Err(Error::Invalid(format!(
-            "no free id range: {} of {} are in use, {quarantined} in quarantine; widen [ids] in node.toml or shorten quarantine_days",
-            self.ranges.len() - quarantined,
-            self.capacity(),
-        )))
+        Err(Error::NoRange { capacity: self.capacity(), in_use, quarantined, held: kept, foreign: others })
     }
 
     /// Start and length of every id span that somebody else is named for.
@@ -159,6 +197,15 @@ impl Allocator {
     }
 }
 
+fn why(range: &Range, living: &BTreeMap<u32, u32>, now_ms: i64) -> Option<Held> {
+    match (range.quarantined_until, &range.give_back) {
+        (None, _) => Some(Held::InUse),
+        (Some(until), _) if until > now_ms => Some(Held::Quarantined(until)),
+        (_, Some(files)) => Some(Held::Files(files.clone())),
+        _ => living.get(&range.base).map(|pid| Held::Process(*pid)),
+    }
+}
+
 fn number(fields: &[&str], index: usize) -> Option<u64> {
     fields.get(index)?.parse().ok()
 }
@@ -170,6 +217,7 @@ mod tests {
     fn allocator(dir: &Path) -> Allocator {
         let mut allocator = Allocator::open(&dir.join("ids.json"), 1_000_000, 1_000_000 + 4 * COUNT - 1).unwrap();
         allocator.foreign = vec![dir.join("subuid"), dir.join("passwd")];
+        allocator.living = |_, _| Ok(BTreeMap::new());
         allocator
     }
 
@@ -183,7 +231,7 @@ mod tests {
         assert_eq!(ids.allocate("a", 0).unwrap(), 1_000_000);
         assert_eq!(ids.allocate("b", 0).unwrap(), 1_000_000 + 3 * COUNT);
         let refused = ids.allocate("c", 0).unwrap_err().to_string();
-        assert!(refused.contains("2 of 4 are in use"), "{refused}");
+        assert!(refused.contains("of 4, 2 are in use, 0 in quarantine") && refused.contains("2 named for somebody else"), "{refused}");
     }
 
     #[test]
@@ -211,6 +259,36 @@ mod tests {
         let mut ids = allocator(dir.path());
         assert_eq!(ids.to_give_back(), []);
         assert_eq!(ids.allocate("c", 9000).unwrap(), base);
+    }
+
+    #[test]
+    fn i07_a_range_whose_ids_a_process_has_is_not_handed_out_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ids = allocator(dir.path());
+        let base = ids.allocate("a", 0).unwrap();
+        ids.release("a", 1000, 500, None).unwrap();
+        ids.living = |_, _| Ok(BTreeMap::from([(1_000_000, 77), (1_000_000 + COUNT, 78)]));
+        assert_eq!(ids.held(9000).unwrap().first().map(|(_, held)| held.clone()), Some(Held::Process(77)));
+        assert_eq!(ids.allocate("b", 9000).unwrap(), base + 2 * COUNT, "nor is one that nobody had before");
+        assert_eq!(ids.allocate("c", 9000).unwrap(), base + 3 * COUNT);
+        let refused = ids.allocate("d", 9000).unwrap_err();
+        assert!(matches!(refused, Error::NoRange { capacity: 4, in_use: 2, quarantined: 0, held: 2, foreign: 0 }), "{refused}");
+        ids.living = |_, _| Ok(BTreeMap::new());
+        assert_eq!(ids.allocate("d", 9000).unwrap(), base);
+    }
+
+    #[test]
+    fn i07_a_purge_ends_quarantines_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ids = allocator(dir.path());
+        let (first, second, third) = (ids.allocate("a", 0).unwrap(), ids.allocate("b", 0).unwrap(), ids.allocate("c", 0).unwrap());
+        let give_back = GiveBack { uid: 7, gid: 7, id_base: first, directories: vec![("/home/a".into(), true)] };
+        ids.release("a", 0, 50_000, Some(give_back)).unwrap();
+        ids.release("b", 0, 50_000, None).unwrap();
+        assert_eq!(ids.purge(Some(third), 10).unwrap(), 0, "it is in use");
+        assert_eq!(ids.purge(None, 10).unwrap(), 2);
+        let mut ids = allocator(dir.path());
+        assert_eq!(ids.allocate("d", 10).unwrap(), second, "files of the first are still to be given back");
     }
 
     #[test]

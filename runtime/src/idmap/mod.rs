@@ -1,6 +1,7 @@
 //! Host ids of a berth: exclusive ranges, and the maps of user namespaces and mounts.
 
 mod allocator;
+mod living;
 pub mod share;
 
 use std::{
@@ -23,7 +24,8 @@ use rustix::{
     mount::{OpenTreeFlags, open_tree},
 };
 
-pub use allocator::{Allocator, Range};
+pub use allocator::{Allocator, Held, Range};
+pub use living::living;
 
 use crate::error::{Result, Step};
 

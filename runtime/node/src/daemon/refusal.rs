@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use berth_protocol::{InvalidLimits, Problem};
-use berth_runtime::error::chain;
+use berth_runtime::{Error, error::chain};
 
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{}", problem.detail)]
@@ -61,6 +61,12 @@ impl Refusal {
             return Self::new(StatusCode::INSUFFICIENT_STORAGE, "host_disk_full", detail)
                 .hint("free space on the file system that holds the berths (state_dir in node.toml), then ask again");
         }
+        if causes(error).any(no_range) {
+            return Self::new(StatusCode::INSUFFICIENT_STORAGE, "ids_exhausted", detail).hint(
+                "widen [ids] in node.toml, or shorten quarantine_days; berth doctor tells what holds the ranges, berth-node ids purge ends \
+                 quarantines early",
+            );
+        }
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, code, detail).hint("berth doctor tells what this host lacks; the node's log has more")
     }
 }
@@ -76,8 +82,7 @@ impl IntoResponse for Refusal {
 
 /// True when a full disk (or quota) is anywhere in the chain.
 fn out_of_space(error: &(dyn StdError + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
+    for error in causes(error) {
         if let Some(io) = error.downcast_ref::<std::io::Error>()
             && matches!(io.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
         {
@@ -87,9 +92,19 @@ fn out_of_space(error: &(dyn StdError + 'static)) -> bool {
         if error.to_string().contains("No space left on device") {
             return true;
         }
-        next = error.source();
     }
     false
+}
+
+fn no_range(error: &(dyn StdError + 'static)) -> bool {
+    // What is undone carries its cause in a box, which is an error of its own.
+    let error = error.downcast_ref().or_else(|| error.downcast_ref::<Box<Error>>().map(|boxed| &**boxed));
+    matches!(error, Some(Error::NoRange { .. }))
+}
+
+/// The error and what it came from, outermost first.
+fn causes<'e>(error: &'e (dyn StdError + 'static)) -> impl Iterator<Item = &'e (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
 }
 
 #[cfg(test)]
@@ -104,6 +119,9 @@ mod tests {
         let step = Error::Step { operation: "write", object: "/x".into(), source };
         let error = Error::Undone { cause: Box::new(step), leftovers: vec!["/y".into()] };
         assert_eq!(Refusal::failed("create_failed", "cannot create", &error).problem.code, "host_disk_full");
+        let none = Error::NoRange { capacity: 1, in_use: 1, quarantined: 0, held: 0, foreign: 0 };
+        let exhausted = Error::Undone { cause: Box::new(none), leftovers: Vec::new() };
+        assert_eq!(Refusal::failed("create_failed", "cannot create", &exhausted).problem.code, "ids_exhausted");
         let other = Error::Invalid("no".into());
         assert_eq!(Refusal::failed("create_failed", "cannot create", &other).problem.code, "create_failed");
     }

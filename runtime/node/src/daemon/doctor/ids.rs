@@ -1,8 +1,77 @@
-//! Do ranges of berths overlap ids that others are named for?
+//! The ranges of host ids: how many are in use, in quarantine, held, free; and whether one overlaps ids that others are named for.
 
 use std::fs;
 
-use berth_runtime::idmap::COUNT;
+use berth_protocol::Check;
+use berth_runtime::{
+    error::chain,
+    idmap::{COUNT, Held},
+};
+
+use super::{failed, ok, warning};
+use crate::daemon::{host::now_ms, node::Node};
+
+/// Free ranges, in percent of the pool, below which that is a warning.
+const FEW: usize = 10;
+
+pub(super) fn ranges(node: &Node) -> Check {
+    const NAME: &str = "id ranges";
+    const WIDEN: &str = "widen [ids] in node.toml, or shorten quarantine_days, or end quarantines early: berth-node ids purge";
+    let allocator = node.host.ranges();
+    let held = match allocator.held(now_ms()) {
+        Ok(held) => held,
+        Err(error) => return failed(NAME, chain(&error), "/proc must be mounted and readable for root"),
+    };
+    let (mut used, mut ends, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+    for (range, why) in &held {
+        match why {
+            Held::InUse => used.push((range.base, range.owner.clone())),
+            Held::Quarantined(until) => ends.push(*until),
+            Held::Files(files) => {
+                let places: Vec<String> = files.directories.iter().map(|(path, _)| path.display().to_string()).collect();
+                kept.push(format!("{} by files in {} that could not be given back yet", range.base, places.join(", ")));
+            }
+            Held::Process(pid) => kept.push(format!("{} by process {pid}, which has its ids", range.base)),
+        }
+    }
+    let capacity = allocator.capacity() as usize;
+    let (in_use, quarantined, foreign) = (used.len(), ends.len(), ids_of_others(&allocator.span(), &foreign()));
+    drop(held);
+    drop(allocator);
+    let free = capacity.saturating_sub(in_use + quarantined + kept.len() + foreign);
+    let ids = &node.host.config.ids;
+    let mut detail = format!(
+        "{in_use} in use, {quarantined} in quarantine, {} held, {free} free, of {capacity} of {COUNT} ids in {}–{}",
+        kept.len(),
+        ids.first,
+        ids.last
+    );
+    if let Some(next) = ends.iter().min().and_then(|at| jiff::Timestamp::from_millisecond(*at).ok()) {
+        detail = format!("{detail}; the first quarantine ends {next:.0}");
+    }
+    if !kept.is_empty() {
+        detail = format!("{detail}; held: {}", kept.join(", "));
+    }
+    let overlaps = overlaps(&used, &self::foreign());
+    match () {
+        () if !overlaps.is_empty() => {
+            let detail = format!("{detail}; overlaps: {}", overlaps.join("; "));
+            failed(NAME, detail, "give those accounts and subordinate ranges other ids")
+        }
+        () if free == 0 => failed(NAME, format!("{detail}: no further berth can be made"), WIDEN),
+        () if free * 100 < capacity * FEW => warning(NAME, format!("{detail}: few are left"), WIDEN),
+        () if !kept.is_empty() => {
+            warning(NAME, detail, "end those processes; files are tried again every hour, the node's log says what stands in the way")
+        }
+        () => ok(NAME, detail),
+    }
+}
+
+/// Ranges of the pool, given as its first and last id, that somebody else is named for.
+fn ids_of_others((first, last): &(u32, u32), foreign: &[Span]) -> usize {
+    let taken = |base: u64| foreign.iter().any(|(start, many, _)| *start < base + u64::from(COUNT) && base < start + many);
+    (0..(last - first + 1) / COUNT).filter(|n| taken(u64::from(*first) + u64::from(n * COUNT))).count()
+}
 
 /// A span of ids that somebody else has: first, how many, and where that is said.
 pub(super) type Span = (u64, u64, String);

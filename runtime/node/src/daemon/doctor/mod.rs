@@ -11,14 +11,15 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use berth_protocol::{Check, CheckLevel};
+use berth_protocol::{BerthStatus, Check, CheckLevel};
 use berth_runtime::error::chain;
 
 use super::{
     adopt::{self, Known},
     apparmor,
-    host::now_ms,
+    host::Host,
     node::Node,
+    shims,
 };
 
 /// Shares of the disks' file system, in percent, below which a free rest is a warning and a failure.
@@ -39,10 +40,7 @@ fn failed(name: &str, detail: impl Into<String>, fix: impl Into<String>) -> Chec
 
 /// All checks. Blocking; some make and remove something small.
 pub(crate) fn examine(node: &Node) -> Vec<Check> {
-    // Two at once would be in each other's way.
-    static ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut checks = kernel::checks(&node.host);
+    let mut checks = kernel_checks(&node.host);
     checks.extend([
         table(node),
         forwarding(),
@@ -52,12 +50,27 @@ pub(crate) fn examine(node: &Node) -> Vec<Check> {
         own_programs(node),
         recipe(node),
         disk_space(node),
-        id_ranges(node),
+        ids::ranges(node),
         records(node),
         stray_disks(node),
+        shims(node),
         berths(node),
     ]);
     checks
+}
+
+fn kernel_checks(host: &Host) -> Vec<Check> {
+    // Two at once would be in each other's way.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    kernel::checks(host)
+}
+
+/// After a start that failed: what the kernel cannot do (any more) and what to do about it, in one sentence. Blocking.
+pub(crate) fn kernel_lacks(host: &Host) -> Option<String> {
+    let told = |check: &Check| format!("{}: {}; {}", check.name, check.detail, check.fix.as_deref().unwrap_or("see berth doctor"));
+    let failed: Vec<String> = kernel_checks(host).iter().filter(|c| c.level == CheckLevel::Failed).map(told).collect();
+    (!failed.is_empty()).then(|| failed.join(". "))
 }
 
 fn table(node: &Node) -> Check {
@@ -152,31 +165,6 @@ fn disk_space(node: &Node) -> Check {
     }
 }
 
-fn id_ranges(node: &Node) -> Check {
-    let now = now_ms();
-    let allocator = node.host.ranges();
-    let (mut used, mut quarantined) = (Vec::new(), 0);
-    for range in allocator.ranges() {
-        match range.quarantined_until {
-            None => used.push((range.base, range.owner.clone())),
-            Some(until) if until > now => quarantined += 1,
-            Some(_) => {}
-        }
-    }
-    let capacity = allocator.capacity();
-    drop(allocator);
-    let ids = &node.host.config.ids;
-    let detail = format!("{} in use, {quarantined} in quarantine, of {capacity} in {}–{}", used.len(), ids.first, ids.last);
-    let overlaps = ids::overlaps(&used, &ids::foreign());
-    match overlaps.as_slice() {
-        [] if used.len() + quarantined < capacity as usize => ok("id ranges", detail),
-        [] => failed("id ranges", format!("{detail}: none is free"), "widen [ids] in node.toml, or shorten quarantine_days"),
-        found => {
-            failed("id ranges", format!("{detail}; overlaps: {}", found.join("; ")), "give those accounts and subordinate ranges other ids")
-        }
-    }
-}
-
 fn records(node: &Node) -> Check {
     let corrupt = node.corrupt();
     if corrupt.is_empty() {
@@ -206,6 +194,23 @@ fn stray_disks(node: &Node) -> Check {
             "stray disks",
             format!("no record tells of {}", found.join(", ")),
             "put the records back from a backup, or remove these directories",
+        ),
+    }
+}
+
+/// What runs an older program goes on with it: a berth is worth more than an upgrade.
+fn shims(node: &Node) -> Check {
+    let running: Vec<_> = node.statuses().into_iter().filter(|s| s.pid.is_some()).collect();
+    let old = running.iter().filter(|s| shims::outdated(&node.host, s.id));
+    let since = |s: &BerthStatus| s.started_at.and_then(|at| jiff::Timestamp::from_millisecond(at).ok()).map(|at| format!("{at:.0}"));
+    let old: Vec<String> = old.map(|s| format!("{} (since {})", s.user, since(s).unwrap_or_else(|| "its start".into()))).collect();
+    let program = node.host.layout.shim_program();
+    match old.as_slice() {
+        [] => ok("shims", format!("{} run, all of them the installed {}", running.len(), program.display())),
+        old => warning(
+            "shims",
+            format!("of {} that run, {} are older than the installed {}: {}", running.len(), old.len(), program.display(), old.join(", ")),
+            "each is replaced when its berth next sleeps or stops; at once by: berth restart USER",
         ),
     }
 }
