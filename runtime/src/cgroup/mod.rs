@@ -4,22 +4,31 @@
 //! is the root of the container's cgroup namespace, whose own limit files it therefore cannot write. Killing, freezing and emptiness
 //! always go by the cgroup2 hierarchy (on hybrid hosts the one at `unified`); v1 is there for limits only.
 
+mod devices;
 mod freezer;
+mod limits;
 mod reclaim;
+mod usage;
 mod v1;
 mod v2;
+pub(crate) mod view;
 
 use std::{
     fs::{self, File},
     io::{ErrorKind, Read, Seek},
     path::{Path, PathBuf},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
 
+pub use devices::Device;
 pub use freezer::Freezer;
+pub use limits::{Io, Limits};
 pub use reclaim::swap_exists;
+pub use usage::{IoUsage, Pressure, Stall, Usage};
+pub use view::{Place, View};
 
 use crate::error::{Error, Result, Step};
 
@@ -40,21 +49,21 @@ pub struct V1 {
     pub mount: PathBuf,
 }
 
-/// What the payload may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limits {
-    pub cpu_millis: u32,
-    pub memory_bytes: u64,
-    pub pids: u32,
-}
-
-/// Use of the payload, from the kernel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    pub memory_bytes: u64,
-    pub pids: u64,
-    pub cpu_usec: u64,
-}
+/// What the shim may use: it serves one user, so that a flood through it is that user's own.
+const SHIM: Limits = Limits {
+    cpu_millis: 1000,
+    cpu_weight: 100,
+    memory_bytes: 256 << 20,
+    memory_high_bytes: None,
+    swap_bytes: 0,
+    pids: 64,
+    io: Io { read_bps: None, write_bps: None, read_iops: None, write_iops: None },
+};
+/// Groups that a tenant may make below his payload, and how deep: each is memory of the kernel.
+const MOST_GROUPS: u32 = 8192;
+const DEEPEST: u32 = 64;
+/// Who writes a payload's limit of swap: a change of limits, or the reclaim of a sleeping berth, which opens it for a while.
+static SWAP: Mutex<()> = Mutex::new(());
 
 /// The two halves of a berth's group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +144,9 @@ impl Group {
                 v1::make(hierarchy, &self.path, part)?;
             }
         }
-        Ok(())
+        let payload = self.unified(Part::Payload);
+        write(&payload.join("cgroup.max.descendants"), &MOST_GROUPS.to_string())?;
+        write(&payload.join("cgroup.max.depth"), &DEEPEST.to_string())
     }
 
     /// Sets the limits, before any process is in the payload. `owner` (uid and gid of the container's root) may make groups below the
@@ -145,38 +156,39 @@ impl Group {
         if !self.hierarchy.hybrid() {
             v2::enable(&self.hierarchy.unified, &self.path)?;
         }
-        self.limit_shim()?;
+        match self.hierarchy.hybrid() {
+            true => v1::apply_part(self, Part::Shim, &SHIM)?,
+            false => v2::apply_part(&self.unified(Part::Shim), &SHIM)?,
+        }
         self.apply(limits)?;
         v2::delegate(&self.unified(Part::Payload), owner)?;
-        for hierarchy in &self.hierarchy.v1 {
+        for hierarchy in self.inner_v1(limits) {
             v1::delegate(&self.below(hierarchy, Part::Payload), owner)?;
         }
         Ok(())
     }
 
-    /// Sets the payload's limits; a running berth feels them at once.
-    pub fn apply(&self, limits: &Limits) -> Result<()> {
-        match self.hierarchy.hybrid() {
-            true => v1::apply(self, limits),
-            false => v2::apply(&self.unified(Part::Payload), limits),
-        }
-    }
-
-    /// The shim serves one user: bounded, so that a flood through it is that user's own.
-    fn limit_shim(&self) -> Result<()> {
-        let limits = Limits { cpu_millis: 1000, memory_bytes: 256 << 20, pids: 64 };
-        match self.hierarchy.hybrid() {
-            true => v1::apply_part(self, Part::Shim, &limits),
-            false => v2::apply(&self.unified(Part::Shim), &limits),
-        }
+    /// The v1 hierarchies that a berth with these limits has inside.
+    pub fn inner_v1(&self, limits: &Limits) -> impl Iterator<Item = &V1> {
+        let whole = limits.io.any();
+        self.hierarchy.v1.iter().filter(move |h| !(whole && v1::is_blkio(h)))
     }
 
     /// Moves a process (0: the caller) into one half.
     pub fn join(&self, part: Part, pid: u32) -> Result<()> {
-        for hierarchy in &self.hierarchy.v1 {
-            write(&self.below(hierarchy, part).join("cgroup.procs"), &pid.to_string())?;
-        }
+        self.join_v1(part, pid)?;
         write(&self.unified(part).join("cgroup.procs"), &pid.to_string())
+    }
+
+    /// The rest of the way for a process that was cloned into one half ([`Group::open`]): there are no such clones on v1.
+    pub fn join_v1(&self, part: Part, pid: u32) -> Result<()> {
+        self.hierarchy.v1.iter().try_for_each(|h| write(&self.below(h, part).join("cgroup.procs"), &pid.to_string()))
+    }
+
+    /// One half on the cgroup2 hierarchy, for clone3(2) with CLONE_INTO_CGROUP: who is born there is limited from its first instruction.
+    pub fn open(&self, part: Part) -> Result<File> {
+        let dir = self.unified(part);
+        File::open(&dir).step("open", dir.display())
     }
 
     /// Moves a process into the place inside the payload where berth-init sits (`init`, where it exists; cgroup v2 allows no process
@@ -246,14 +258,6 @@ impl Group {
         remove_tree(&self.unified(part))
     }
 
-    /// Present use of the payload.
-    pub fn usage(&self) -> Result<Usage> {
-        match self.hierarchy.hybrid() {
-            true => v1::usage(self),
-            false => v2::usage(&self.unified(Part::Payload)),
-        }
-    }
-
     fn unified(&self, part: Part) -> PathBuf {
         self.hierarchy.unified.join(&self.path).join(part.name())
     }
@@ -265,11 +269,6 @@ impl Group {
 
 fn write(file: &Path, text: &str) -> Result<()> {
     fs::write(file, text).step("write", file.display())
-}
-
-fn read_number(file: &Path) -> Result<u64> {
-    let text = fs::read_to_string(file).step("read", file.display())?;
-    text.trim().parse().map_err(|_| Error::Invalid(format!("{} holds no number: {text:?}", file.display())))
 }
 
 /// The tenant may have made groups of any depth; each directory is entered by its parent's listing only, cgroupfs has no symlinks.

@@ -9,13 +9,15 @@ use std::{
 
 use rustix::io::Errno;
 
-use super::{Group, Part, read_number, write};
+use super::{Group, Part, SWAP, usage::read_number, write};
 use crate::error::{Error, Result, Step};
 
 /// Asked for at a time, so that it can be given up between two.
 const STEP: u64 = 32 << 20;
 /// Less than this is no progress.
 const LEAST: u64 = 1 << 20;
+/// What `memory.swap.max` takes for "no limit"; a berth never has it otherwise.
+const OPEN: &str = "max";
 /// How the kernel is told to begin with anonymous memory: since 6.16, since 6.9, not at all (cgroup-v2.rst, `memory.reclaim`).
 const ANONYMOUS_FIRST: [&str; 3] = [" swappiness=max", " swappiness=200", ""];
 
@@ -52,12 +54,16 @@ fn reclaim(dir: &Path, end: Instant, stop: &AtomicBool) -> Result<()> {
     let swap = dir.join("memory.swap.max");
     let kept = fs::read_to_string(&swap).ok();
     if kept.is_some() {
-        // A berth has no swap of its own: it is opened for what is put there now. What is there may stay when it is closed again.
-        write(&swap, "max")?;
+        // A berth has little swap of its own, or none: it is opened for what is put there now, which may stay when it is closed again.
+        write(&swap, OPEN)?;
     }
     let done = in_steps(dir, end, stop);
     if let Some(kept) = kept {
-        write(&swap, kept.trim())?;
+        let _turn = SWAP.lock();
+        // Unless the limits were changed meanwhile.
+        if fs::read_to_string(&swap).is_ok_and(|now| now.trim() == OPEN) {
+            write(&swap, kept.trim())?;
+        }
     }
     done
 }
