@@ -2,6 +2,7 @@
 
 pub mod code;
 pub mod descriptor;
+pub mod ext4;
 pub mod keyring;
 pub mod keys;
 pub mod locked_memory;
@@ -9,5 +10,6 @@ pub mod loopdev;
 pub mod mount;
 pub mod packet;
 pub mod process;
+pub mod quota;
 pub mod signal;
 pub mod socket;

@@ -9,6 +9,8 @@ use std::{
 
 const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4C82;
 const LOOP_CONFIGURE: libc::c_ulong = 0x4C0A;
+const LOOP_GET_STATUS64: libc::c_ulong = 0x4C05;
+const LOOP_SET_CAPACITY: libc::c_ulong = 0x4C07;
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
 const LO_FLAGS_DIRECT_IO: u32 = 16;
 /// `_IOWR('X', 121, struct fstrim_range)`
@@ -82,6 +84,22 @@ fn configure(device: &File, file: BorrowedFd<'_>, flags: u32) -> io::Result<()> 
     config.info.flags = flags;
     // SAFETY: `config` has the layout of struct loop_config (linux/loop.h) and lives across the call.
     let done = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE as _, &config) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Device and inode number of the file behind a loop device, as `stat` has them. Errors: `ENXIO` where none is.
+pub fn backing(device: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    // SAFETY: the structure is plain integers and byte arrays, for which zero is a value.
+    let mut info: LoopInfo64 = unsafe { mem::zeroed() };
+    // SAFETY: `info` has the layout of struct loop_info64 (linux/loop.h) and lives across the call, which writes to it.
+    let done = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_GET_STATUS64 as _, &mut info) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok((info.device, info.inode)) }
+}
+
+/// Makes a loop device as large as its file is now.
+pub fn follow_size(device: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: takes no argument and touches no memory of ours.
+    let done = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_SET_CAPACITY as _) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
