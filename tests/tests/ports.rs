@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use berth_tests::{Berth, Host, Output, Run, User, berth::BUSYBOX, programs, until};
+use berth_tests::{Berth, Host, Output, Run, User, berth::BUSYBOX, image, programs, until};
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -365,33 +365,12 @@ fn l01_ports_outlive_the_node_and_end_with_the_shim() {
     until("the rules of a berth that died meanwhile go", SOON, || guards(&host).is_empty().then_some(()));
 }
 
-/// An image as the tests have it, whose first process is its own and not Berth's; as `docker save` wrote it before version 25.
+/// An image as the tests have it, whose first process is its own and not Berth's.
 #[track_caller]
 fn import_with_own_init(host: &Host, name: &str) {
-    let dir = host.slot.dir.join(name);
-    fs::create_dir(&dir).expect("make directory");
     let root = std::env::var("BERTH_TEST_IMAGE_TAR").expect("BERTH_TEST_IMAGE_TAR names the root of the test image");
-    let sum = |file: &str| Run::new("sha256sum").arg(file).ok().split_whitespace().next().expect("a sum").to_owned();
-    let layer = sum(&root);
-    Run::new("ln").args(["-s", &root]).arg(dir.join(format!("{layer}.tar"))).ok();
-    let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-    let config = json!({
-        "architecture": architecture, "os": "linux",
-        "config": { "Entrypoint": ["/bin/sh", "-c", "containerd & exec dockerd --containerd /run/containerd/containerd.sock"] },
-        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{layer}")] },
-    });
-    let written = dir.join("config");
-    fs::write(&written, config.to_string()).expect("write file");
-    let config = format!("{}.json", sum(&written.to_string_lossy()));
-    fs::rename(written, dir.join(&config)).expect("rename file");
-    let layer = format!("{layer}.tar");
-    let manifest = json!([{ "Config": config, "RepoTags": [], "Layers": [layer] }]);
-    fs::write(dir.join("manifest.json"), manifest.to_string()).expect("write file");
-    let tar = host.slot.dir.join(format!("{name}.tar"));
-    let files = ["manifest.json", &config, &layer];
-    Run::new("tar").arg("--dereference").arg("-cf").arg(&tar).arg("-C").arg(&dir).args(files).limit(SOON * 5).ok();
-    host.berth(["image", "import"]).arg(&tar).args(["--name", name]).limit(SOON * 15).ok();
-    fs::remove_file(&tar).expect("remove the tar");
+    let entry = json!(["/bin/sh", "-c", "containerd & exec dockerd --containerd /run/containerd/containerd.sock"]);
+    image::import(host, name, root.as_ref(), &json!({ "Entrypoint": entry }));
 }
 
 #[test]

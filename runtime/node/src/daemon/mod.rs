@@ -22,12 +22,17 @@ mod images;
 mod layout;
 mod listener;
 mod logs;
+mod network;
 mod node;
 mod nss;
+pub mod purge;
 mod record;
 mod refusal;
 mod share;
+mod shims;
+pub mod source_ports;
 pub mod teardown;
+mod tuning;
 
 use std::{
     fs::{self, File, TryLockError},
@@ -111,6 +116,7 @@ pub async fn run(config: Config) -> Result<()> {
     place_server_dir(&node, server)?;
     take_up(&node).await;
     node.owners.spawn(give_back::serve(Arc::clone(&node)));
+    node.owners.spawn(network::serve(Arc::clone(&node)));
     let socket = NodeSocket::bind(&node, server).context("cannot bind node.sock")?;
     tracing::info!(socket = %node.host.layout.node_socket().display(), "ready");
     let _ = sd_notify::notify(&[NotifyState::Ready]);
@@ -161,11 +167,13 @@ async fn host_goes_down() -> bool {
 /// Opens the state and makes the host true to it, berths apart. Blocking.
 fn prepare(config: Config, layout: Layout) -> Result<Arc<Node>> {
     let mut host = Host::open(config, layout).map_err(|e| anyhow::anyhow!("cannot open the node's state: {}", chain(&e)))?;
-    let (records, corrupt) = host.records.load()?;
+    let (mut records, corrupt) = host.records.load()?;
     for found in &corrupt {
         tracing::error!(file = %found.file.display(), user = found.user, reason = found.reason, "not readable as a record; its berth is left as it is");
     }
+    host.complete_ports(&mut records, &corrupt).map_err(|e| anyhow::anyhow!("cannot give source ports: {}", chain(&e)))?;
     host.install_network(&records, &corrupt).map_err(|e| anyhow::anyhow!("cannot set up the network: {}", chain(&e)))?;
+    host.tune();
     if let Err(error) = apparmor::load(&host.config) {
         // Berths do not start without it; doctor says so too.
         tracing::error!(error = chain(&error), "the AppArmor profile is not loaded");

@@ -1,6 +1,7 @@
 //! The owner task: what it holds in each state, and its loop.
 
 use std::{
+    mem,
     os::fd::OwnedFd,
     process::ExitStatus,
     sync::Arc,
@@ -10,7 +11,7 @@ use std::{
 use berth_protocol::{BerthStatus, Condition, HomeAccess, Sleep, State};
 use tokio::{
     io::unix::AsyncFd,
-    sync::{OwnedSemaphorePermit, mpsc, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     task::JoinHandle,
     time::{MissedTickBehavior, interval, sleep_until},
 };
@@ -25,13 +26,7 @@ use super::{
     sleep::Reclaiming,
 };
 use crate::{
-    daemon::{
-        channel::Channel,
-        host::Host,
-        listener::Listener,
-        node::Node,
-        record::Record,
-    },
+    daemon::{channel::Channel, host::Host, listener::Listener, node::Node, record::Record},
     link::FromShim,
 };
 
@@ -104,6 +99,8 @@ pub(super) struct Running {
     /// While it is frozen for being idle.
     pub(super) sleep: Option<Sleep>,
     pub(super) reclaiming: Option<Reclaiming>,
+    /// It fell asleep, and whether its shim is an old one was not yet looked at.
+    pub(super) fell_asleep: bool,
     /// It is to be stopped, nobody uses it.
     pub(super) idle_too_long: Option<Sleep>,
     pub(super) containers: Option<u32>,
@@ -140,9 +137,12 @@ pub(crate) fn spawn(node: &Arc<Node>, record: Record, origin: Origin) -> Arc<Ber
         id: record.id,
         uid: record.uid,
         index: record.index,
+        source_ports: record.block(),
         image: record.image.clone(),
         group: host.group(record.id),
+        slots: Arc::new(Semaphore::new(crate::daemon::exec::AT_ONCE_INSIDE)),
         disk: host.layout.disk(record.id),
+        link: record.link.clone(),
         requests: sender,
         bars: Arc::new(bars),
         commands: Arc::new(commands),
@@ -190,6 +190,13 @@ impl Owner {
                 && let Some(why) = running.idle_too_long.take()
             {
                 self.retire(why).await;
+                self.publish();
+                continue;
+            }
+            if let Life::Running(running) = &mut self.life
+                && mem::take(&mut running.fell_asleep)
+            {
+                self.renew().await;
                 self.publish();
                 continue;
             }
@@ -301,6 +308,7 @@ impl Owner {
                 "the disk has {disk_bytes} bytes; the {wanted} wanted are noted, and wait for a start that can change its size"
             ));
         }
+        pending.extend(self.limits_pending(limits));
         if let (Life::Running(_), Some(started)) = (&self.life, started) {
             if started.home != policy.home {
                 pending.push(format!("the home is {} until the next start, then {}", access(started.home), access(policy.home)));

@@ -25,9 +25,10 @@ use super::{
 use crate::{
     daemon::{
         channel::Channel,
+        doctor,
         host::now_ms,
-        node::Node,
         listener::{Listener, gone},
+        node::Node,
         record::{Intent, LastExit, Record},
         refusal::Refusal,
         share::{self, Shared},
@@ -128,6 +129,7 @@ impl Owner {
                     ready_by,
                     trim: Arc::default(),
                     sleep: None,
+                    fell_asleep: false,
                     reclaiming: None,
                     idle_too_long: None,
                     containers: None,
@@ -146,6 +148,7 @@ impl Owner {
                 Err("it is being suspended, or the host goes down".into())
             }
             Err(NoStart::Failed(reason)) => {
+                let reason = self.with_what_lacks(reason).await;
                 self.sweep().await;
                 self.exit_record().await;
                 // What did not come up is meant to run only if it was before.
@@ -159,6 +162,17 @@ impl Owner {
                 self.rest(listener);
                 Err(reason)
             }
+        }
+    }
+
+    /// A kernel that cannot do what it has to is told with the cure, beside what failed by it.
+    async fn with_what_lacks(&self, reason: String) -> String {
+        if reason.contains("No space left on device") {
+            return reason;
+        }
+        match self.blocking(doctor::kernel_lacks).await {
+            Some(lacks) => format!("{reason}. This host lacks something: {lacks}"),
+            None => reason,
         }
     }
 
@@ -262,6 +276,7 @@ impl Owner {
                 let reclaiming = self.reclaim();
                 if let Life::Running(running) = &mut self.life {
                     running.reclaiming = reclaiming;
+                    running.fell_asleep = true;
                 }
             }
             Event::Thawed => {
@@ -511,12 +526,7 @@ struct Waiting {
 }
 
 impl Waiting {
-    async fn start(
-        self,
-        prepared: spawn::Prepared,
-        listener: &Listener,
-        given_up: impl Future<Output = ()>,
-    ) -> Result<Begun, NoStart> {
+    async fn start(self, prepared: spawn::Prepared, listener: &Listener, given_up: impl Future<Output = ()>) -> Result<Begun, NoStart> {
         let channel = &self.channel;
         let started = async {
             spawn::send(channel, listener, prepared).await.map_err(|e| format!("the shim did not take its orders: {e}"))?;

@@ -11,7 +11,12 @@ use super::{
     ports::Published,
 };
 use crate::{
-    daemon::{channel::Channel, host::now_ms, listener::Listener, record::{Intent, Phase}},
+    daemon::{
+        channel::Channel,
+        host::now_ms,
+        listener::Listener,
+        record::{Intent, Phase},
+    },
     link::{Event, ExitRecord, FromShim, OLDEST, Status, ToShim},
 };
 
@@ -104,6 +109,7 @@ impl Owner {
             ready_by,
             trim: Arc::default(),
             reclaiming: sleep.as_ref().and_then(|_| self.reclaim()),
+            fell_asleep: sleep.is_some(),
             sleep,
             idle_too_long,
             containers: running_containers,
@@ -125,6 +131,7 @@ impl Owner {
             }
             _ => {}
         }
+        self.renew_limits().await;
         self.tell_policy().await;
     }
 }

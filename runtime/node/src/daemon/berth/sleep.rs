@@ -23,6 +23,7 @@ use crate::{
     daemon::{
         record::{Intent, Record},
         refusal::Refusal,
+        shims,
     },
     link::{FromShim, ToShim},
 };
@@ -199,6 +200,19 @@ impl Owner {
             Err(error) => tracing::warn!(user = self.record.user, error = chain(&error), "why it was stopped is not in the record"),
         }
         let _ = self.finish(running, Some(deadline)).await;
+    }
+
+    /// Asleep it loses nothing by a stop: one whose shim is older than the installed program wakes with the new one.
+    pub(super) async fn renew(&mut self) {
+        let id = self.record.id;
+        if !self.blocking(move |host| shims::outdated(host, id)).await {
+            return;
+        }
+        let Life::Running(running) = &self.life else { return };
+        let Some(sleep) = running.sleep.clone() else { return };
+        let reason =
+            format!("{}; its berth-shim was older than the installed one, so it was stopped, and wakes with the new one", sleep.reason);
+        self.retire(Sleep { since: sleep.since, reason }).await;
     }
 
     /// A sleeping berth's memory goes to swap, where there is any: read back, it costs less than what others could not have.
