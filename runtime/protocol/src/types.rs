@@ -107,6 +107,9 @@ pub struct BerthStatus {
     pub running_containers: Option<u32>,
     #[serde(default)]
     pub ports: Vec<PublishedPort>,
+    /// First and last of the ports by which its connections leave the host.
+    #[serde(default)]
+    pub source_ports: Option<(u16, u16)>,
 }
 
 /// Use of a berth, read from the kernel when asked for. Of one that does not run only the disk's figures say something.

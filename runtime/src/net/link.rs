@@ -2,11 +2,9 @@
 
 use std::{
     fs,
-    future::Future,
     net::{IpAddr, Ipv4Addr},
 };
 
-use futures_util::TryStreamExt;
 use rtnetlink::{
     Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
     packet_route::{
@@ -16,8 +14,12 @@ use rtnetlink::{
     },
 };
 
-use super::{DNS_ADDRESS, GATEWAY, HOST_MAC, INNER_MAC, Link};
-use crate::error::{Error, Result, Step};
+use super::{
+    DNS_ADDRESS, GATEWAY, HOST_MAC, INNER_MAC, Link,
+    netlink::{failed, index_of, names, netlink, remove},
+    rates,
+};
+use crate::error::{Result, Step};
 
 /// Name of the link inside.
 const INNER: &str = "eth0";
@@ -39,7 +41,8 @@ pub fn create(link: &Link, pid: u32) -> Result<()> {
     netlink(|handle| async move {
         handle.link().add(pair.build()).execute().await.map_err(failed(format!("make link {}", link.name)))?;
         // Before it is up: no IPv6 address of the host end, no router advertisement taken from a tenant.
-        let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", link.name), "1");
+        forbid_ipv6(&link.name);
+        rates::set(&handle, &link.name, link.rates).await?;
         let index = index_of(&handle, &link.name).await?;
         let up = LinkUnspec::new_with_index(index).up().build();
         handle.link().set(up).execute().await.map_err(failed(format!("bring up link {}", link.name)))?;
@@ -49,22 +52,28 @@ pub fn create(link: &Link, pid: u32) -> Result<()> {
     })
 }
 
-/// Removes the pair; gone already is success.
+/// Removes the pair, and what its rate went through; gone already is success.
 pub fn delete(name: &str) -> Result<()> {
     netlink(|handle| async move {
-        let Ok(index) = index_of(&handle, name).await else { return Ok(()) };
-        match handle.link().del(index).execute().await {
-            Err(rtnetlink::Error::NetlinkError(message)) if message.raw_code() == -nix::libc::ENODEV => Ok(()),
-            done => done.map_err(failed(format!("remove link {name}"))),
-        }
+        let (link, detour) = (remove(&handle, name).await, remove(&handle, &rates::detour(name)).await);
+        link.and(detour)
     })
 }
 
-/// Names of the host's links that begin with `prefix`.
+/// Names of the links that begin with `prefix`.
 pub fn with_prefix(prefix: &str) -> Result<Vec<String>> {
-    let entries = fs::read_dir("/sys/class/net").step("list", "/sys/class/net")?;
-    let names = entries.flatten().filter_map(|e| e.file_name().into_string().ok());
-    Ok(names.filter(|n| n.starts_with(prefix)).collect())
+    Ok(names()?.into_iter().filter(|name| name.starts_with(prefix)).collect())
+}
+
+/// The link whose rate goes through the link `name`, where that is what `name` stands for.
+pub fn detour_of(name: &str) -> Option<&str> {
+    name.strip_suffix('i')
+}
+
+/// Nothing of IPv6 begins at a link, whatever it is told.
+pub(super) fn forbid_ipv6(name: &str) {
+    // A kernel without IPv6 has no such file.
+    let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
 }
 
 /// Configures the inner end and loopback; the caller is in the container's network namespace.
@@ -105,32 +114,4 @@ fn host_route(address: Ipv4Addr, index: u32) -> RouteMessage {
 async fn neighbour(handle: &Handle, index: u32, address: Ipv4Addr, mac: [u8; 6]) -> Result<()> {
     let request = handle.neighbours().add(index, IpAddr::V4(address)).link_layer_address(&mac).state(NeighbourState::Permanent);
     request.replace().execute().await.map_err(failed(format!("set neighbour {address}")))
-}
-
-async fn index_of(handle: &Handle, name: &str) -> Result<u32> {
-    let found = handle.link().get().match_name(name.to_owned()).execute().try_next().await;
-    let found = found.map_err(failed(format!("find link {name}")))?;
-    let named = |a: &LinkAttribute| matches!(a, LinkAttribute::IfName(n) if n == name);
-    match found {
-        Some(message) if message.attributes.iter().any(named) => Ok(message.header.index),
-        _ => Err(Error::Invalid(format!("there is no link {name}"))),
-    }
-}
-
-fn failed(operation: String) -> impl FnOnce(rtnetlink::Error) -> Error {
-    move |source| Error::Netlink { operation, source: Box::new(source) }
-}
-
-/// Runs `work` with a netlink connection of the calling thread's network namespace.
-fn netlink<F, W>(work: W) -> Result<()>
-where
-    W: FnOnce(Handle) -> F,
-    F: Future<Output = Result<()>>,
-{
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().step("start", "a netlink executor")?;
-    runtime.block_on(async {
-        let (connection, handle, _) = rtnetlink::new_connection().step("open", "a netlink socket")?;
-        tokio::spawn(connection);
-        work(handle).await
-    })
 }

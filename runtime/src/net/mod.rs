@@ -1,12 +1,16 @@
 //! Network of a berth: a veth pair routed point to point, one address, no bridge, no ARP; nft in a table of our own.
 
+pub mod firewalls;
 pub mod forwarding;
 pub mod link;
 mod loopback;
+mod netlink;
 pub mod nft;
+pub mod rates;
+pub mod source_ports;
 
 use std::{
-    fs,
+    fmt, fs,
     net::{Ipv4Addr, UdpSocket},
     os::fd::{AsFd, BorrowedFd},
     str::FromStr,
@@ -33,6 +37,8 @@ pub struct Link {
     pub name: String,
     /// The berth's own address, a /32.
     pub address: Ipv4Addr,
+    #[serde(default)]
+    pub rates: rates::Rates,
 }
 
 /// Pools to pick from: private ranges that hosts and Docker seldom use.
@@ -48,6 +54,11 @@ pub struct Network {
 }
 
 impl Network {
+    /// True when every address of `other` is one of this.
+    pub fn holds(self, other: Network) -> bool {
+        self.prefix <= other.prefix && self.overlaps(other)
+    }
+
     fn mask(self) -> u32 {
         u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0)
     }
@@ -56,6 +67,12 @@ impl Network {
     pub fn overlaps(self, other: Network) -> bool {
         let mask = self.mask() & other.mask();
         u32::from(self.base) & mask == u32::from(other.base) & mask
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.base, self.prefix)
     }
 }
 

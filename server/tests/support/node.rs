@@ -257,6 +257,7 @@ async fn ensure(State(node): State<FakeNode>, Segment(user): Segment<String>, Js
         last_used_at: None,
         running_containers: None,
         ports: Vec::new(),
+        source_ports: None,
     });
     status.limits = ensure.limits;
     let was = status.state;

@@ -76,8 +76,9 @@ pub(crate) fn remove_strays(host: &Host, known: &Known) {
         }
     }
     for name in net::link::with_prefix(&host.config.link_prefix).unwrap_or_default() {
-        if known.stray_link(&name, &host.config.link_prefix) {
-            report(Path::new(&name), net::link::delete(&name));
+        let base = net::link::detour_of(&name).unwrap_or(&name);
+        if known.stray_link(base, &host.config.link_prefix) {
+            report(Path::new(&name), net::link::delete(base));
         }
     }
     for name in names(&host.layout.users()).into_iter().filter(|name| known.stray_user(name)) {
@@ -143,7 +144,7 @@ mod tests {
     #[test]
     fn nothing_is_taken_from_a_berth_whose_record_is_not_readable() {
         let bob = record("bob", 1001, 1);
-        let corrupt = Corrupt { file: "x".into(), id: Some(bob.id), user: None, uid: None, index: None, image: None, reason: "cut".into() };
+        let corrupt = Corrupt { file: "x".into(), id: Some(bob.id), user: None, uid: None, index: None, source_ports: None, image: None, reason: "cut".into() };
         let known = Known::new(&[], &[corrupt]);
         assert!(!known.stray_group(&bob.id.to_string()));
         assert!(!known.stray_link("bt1", "bt") && !known.stray_user("1001") && !known.stray_user("bob"));

@@ -9,7 +9,10 @@ use std::{
 
 use serde::Deserialize;
 
-use berth_runtime::idmap::COUNT;
+use berth_runtime::{
+    idmap::COUNT,
+    net::source_ports::{Block, LEAST},
+};
 
 /// Where the file is looked for when none is named.
 pub const DEFAULT_FILE: &str = "/etc/berth/node.toml";
@@ -33,6 +36,8 @@ pub struct Config {
     pub instance: String,
     /// Host ends of the berths' links are called `<link_prefix><index>`.
     pub link_prefix: String,
+    /// Raise kernel limits of the host that many berths need (inotify, keys, neighbours, …) and put them back at teardown.
+    pub tune_host: bool,
     pub ids: Ids,
     pub network: Network,
     pub disk: Disk,
@@ -49,13 +54,18 @@ pub struct Ids {
     pub quarantine_days: u32,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Network {
     /// IPv4 network of the berths' addresses; empty: the first candidate that no route of the host overlaps, kept from then on.
     pub pool: String,
     /// Upstream resolvers, `ip:port`; empty: those of the host's /etc/resolv.conf.
     pub dns: Vec<SocketAddr>,
+    /// Ports, none below 1024, by which berths leave the host, each by a block of its own. What the kernel gives to the host's own
+    /// connections (net.ipv4.ip_local_port_range) is left out.
+    pub source_ports: String,
+    /// How many connections one berth can have at once to the same address and port. At least 16.
+    pub source_ports_per_berth: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -93,6 +103,7 @@ impl Default for Config {
             server_user: "berth".into(),
             instance: String::new(),
             link_prefix: "bt".into(),
+            tune_host: true,
             ids: Ids::default(),
             network: Network::default(),
             disk: Disk::default(),
@@ -104,6 +115,13 @@ impl Default for Config {
 impl Default for Ids {
     fn default() -> Self {
         Self { first: 2_000_224_256, last: 2_147_418_111, quarantine_days: 30 }
+    }
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        // 248 blocks below the usual ip_local_port_range.
+        Self { pool: String::new(), dns: Vec::new(), source_ports: "1024-32767".into(), source_ports_per_berth: 128 }
     }
 }
 
@@ -188,6 +206,14 @@ impl Config {
                 format!("network.pool {:?} must be an IPv4 network of /8 to /29, like 10.213.0.0/16", self.network.pool),
             );
         }
+        let Network { source_ports, source_ports_per_berth, .. } = &self.network;
+        match source_ports.parse::<Block>() {
+            Ok(Block(first, last)) => require(
+                *source_ports_per_berth >= LEAST && last - first >= *source_ports_per_berth - 1,
+                format!("network.source_ports_per_berth must be {LEAST} to the number of ports in {source_ports}"),
+            ),
+            Err(error) => require(false, format!("network.source_ports: {error}")),
+        }
         require(self.network.dns.len() <= 8, "network.dns may hold up to 8 resolvers".into());
         require(self.disk.trim_interval_seconds >= 1, "disk.trim_interval_seconds must be at least 1".into());
         problems
@@ -212,8 +238,8 @@ mod tests {
     #[test]
     fn all_problems_are_told_at_once() {
         let config: Config =
-            toml::from_str("run_dir = \"x\"\ninstance = \"a-b\"\nlink_prefix = \"bt1\"\n[network]\npool = \"10.0.0.1/16\"").unwrap();
+            toml::from_str("run_dir = \"x\"\ninstance = \"a-b\"\nlink_prefix = \"bt1\"\n[network]\npool = \"10.0.0.1/16\"\nsource_ports = \"80-90\"").unwrap();
         let problems = config.problems();
-        assert_eq!(problems.len(), 4, "{problems:?}");
+        assert_eq!(problems.len(), 5, "{problems:?}");
     }
 }

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use berth_protocol::{BerthId, Limits, OpenTo};
+use berth_protocol::{BerthId, IoLimits, Limits};
 use berth_runtime::{
     Error,
     cgroup::{self, Group, Hierarchy, Part},
@@ -20,7 +20,7 @@ use berth_runtime::{
     fault,
     idmap::{Allocator, share::GiveBack},
     image, net,
-    net::nft,
+    net::{nft, source_ports::Block},
 };
 
 use super::{
@@ -29,7 +29,9 @@ use super::{
     guards::Guards,
     layout::Layout,
     listener::{self, Listener, gone, make_dir},
-    record::{Corrupt, Phase, Record, Records, sync_dir},
+    network::{egress, entry},
+    record::{Phase, Record, Records, sync_dir},
+    source_ports::What,
 };
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
@@ -54,6 +56,9 @@ pub(crate) struct Remains {
     pub(crate) user: Option<String>,
     pub(crate) uid: Option<u32>,
     pub(crate) link: Option<(String, Ipv4Addr)>,
+    /// What the firewall was told of it.
+    pub(crate) egress: nft::Egress,
+    pub(crate) source_ports: Option<Block>,
     /// Nothing ever ran with its ids.
     pub(crate) unused: bool,
     pub(crate) give_back: Option<GiveBack>,
@@ -66,6 +71,8 @@ impl Remains {
             user: Some(record.user.clone()),
             uid: Some(record.uid),
             link: Some((record.link.clone(), record.address)),
+            egress: egress(&record.policy.egress),
+            source_ports: record.block(),
             unused: record.phase == Phase::Creating,
             give_back: (!record.writable.is_empty()).then(|| GiveBack {
                 uid: record.uid,
@@ -82,9 +89,18 @@ pub(crate) fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// The three limits that control groups carry.
+/// The limits that control groups carry.
 pub(crate) fn group_limits(limits: &Limits) -> cgroup::Limits {
-    cgroup::Limits { cpu_millis: limits.cpu_millis, memory_bytes: limits.memory_bytes, pids: limits.pids }
+    let IoLimits { read_bps, write_bps, read_iops, write_iops } = limits.io;
+    cgroup::Limits {
+        cpu_millis: limits.cpu_millis,
+        cpu_weight: limits.cpu_weight,
+        memory_bytes: limits.memory_bytes,
+        memory_high_bytes: limits.memory_high_bytes,
+        swap_bytes: limits.swap_bytes,
+        pids: limits.pids,
+        io: cgroup::Io { read_bps, write_bps, read_iops, write_iops },
+    }
 }
 
 impl Host {
@@ -113,7 +129,7 @@ impl Host {
             name: format!("berth{}", config.instance),
             link_prefix: config.link_prefix.clone(),
             pool,
-            forwarding_is_ours: layout.forwarding().exists(),
+            forwarding_is_ours: false,
         };
         let ranges = Mutex::new(Allocator::open(&layout.ranges(), config.ids.first, config.ids.last)?);
         let images = image::Store::open(&layout.images()).map_err(|e| Error::Invalid(chain(&e)))?;
@@ -123,22 +139,6 @@ impl Host {
         let host = Self { config, layout, hierarchy, systemd, table, guards, records, images, calls, ranges };
         host.make_group_parent()?;
         Ok(host)
-    }
-
-    /// Switches forwarding on and installs the whole nft table. `kept` are the links of corrupt records.
-    pub(crate) fn install_network(&mut self, records: &[Record], corrupt: &[Corrupt]) -> Result<()> {
-        self.table.forwarding_is_ours = net::forwarding::enable(&self.layout.forwarding())?;
-        let mut entries: Vec<nft::Entry> = records.iter().filter(|r| r.phase == Phase::Present).map(entry).collect();
-        for found in corrupt {
-            if let (Some(index), Some(uid)) = (found.index, found.uid)
-                && let Ok((link, address)) = self.link(index)
-            {
-                let shim = found.id.and_then(|id| self.id_base(id));
-                entries.push(nft::Entry { link, address, owner: uid, shim, open: false });
-            }
-        }
-        let guards = self.standing_guards(records)?;
-        self.table.install(&entries, &guards)
     }
 
     /// Name and address of the `index`-th link.
@@ -229,6 +229,9 @@ impl Host {
         fault::point("make log directory")?;
         make_dir(&self.layout.log_dir(record.id), 0o700)?;
         fault::point("add to nft table")?;
+        if let Some(block) = record.block() {
+            self.note_ports(record.id, &record.user, record.uid, block, What::Given)?;
+        }
         self.table.add(&entry(record))?;
         let listener = Listener::bind(&self.layout, record)?;
         record.phase = Phase::Present;
@@ -239,7 +242,7 @@ impl Host {
     }
 
     /// The range of a berth, whatever its record says.
-    fn id_base(&self, id: BerthId) -> Option<u32> {
+    pub(super) fn id_base(&self, id: BerthId) -> Option<u32> {
         let owner = id.to_string();
         self.ranges().ranges().find(|r| r.owner == owner && r.quarantined_until.is_none()).map(|r| r.base)
     }
@@ -252,7 +255,7 @@ impl Host {
 
     /// Takes a berth away, record last. Gone already is success, at each step.
     pub(crate) fn dismantle(&self, remains: &Remains) -> Result<()> {
-        let Remains { id, user, uid, link, unused, give_back } = remains;
+        let Remains { id, user, uid, link, egress, source_ports, unused, give_back } = remains;
         let layout = &self.layout;
         match link {
             Some((link, _)) => self.sweep(*id, link)?,
@@ -264,7 +267,8 @@ impl Host {
         if let (Some((link, address)), Some(uid)) = (link, uid) {
             fault::point("remove from nft table")?;
             let shim = self.id_base(*id);
-            self.table.remove(&nft::Entry { link: link.clone(), address: *address, owner: *uid, shim, open: false })?;
+            let (link, egress, source_ports) = (link.clone(), egress.clone(), *source_ports);
+            self.table.remove(&nft::Entry { link, address: *address, owner: *uid, shim, open: true, egress, source_ports })?;
         }
         if let Some(uid) = uid {
             listener::remove(layout, *uid, user.as_deref())?;
@@ -276,6 +280,12 @@ impl Host {
         fault::point("remove log directory")?;
         remove_dir(&layout.log_dir(*id))?;
         self.calls.orphan(*id);
+        // On a full disk too: whoever has them next is in the list anyway.
+        if let (Some(block), Some(uid)) = (source_ports, uid)
+            && let Err(error) = self.note_ports(*id, user.as_deref().unwrap_or_default(), *uid, *block, What::TakenBack)
+        {
+            tracing::error!(%id, error = chain(&error), "not in the list of source ports");
+        }
         let quarantine = if *unused { 0 } else { i64::from(self.config.ids.quarantine_days) * DAY_MS };
         self.ranges().release(&id.to_string(), now_ms(), quarantine, give_back.clone())?;
         self.records.remove(*id)
@@ -293,11 +303,6 @@ pub(crate) fn end_group(group: &Group) -> Result<()> {
         group.wait_empty(part, Duration::from_secs(15))?;
     }
     group.remove()
-}
-
-fn entry(record: &Record) -> nft::Entry {
-    let open = record.policy.ports.open_to == OpenTo::Host;
-    nft::Entry { link: record.link.clone(), address: record.address, owner: record.uid, shim: Some(record.id_base), open }
 }
 
 /// The pool is kept: berths that run have their addresses from it.

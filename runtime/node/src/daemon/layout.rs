@@ -96,6 +96,12 @@ impl Layout {
         self.node_dir().join("pool")
     }
 
+    /// Who had which source ports, one line for each change.
+    pub fn port_holders(&self) -> PathBuf {
+        self.node_dir().join("source-ports.jsonl")
+    }
+
+    /// Where an earlier version noted that it had switched forwarding on.
     pub(crate) fn forwarding(&self) -> PathBuf {
         self.node_dir().join("forwarding")
     }

@@ -2,14 +2,16 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use axum::http::StatusCode;
 use berth_protocol::{BerthId, BerthStatus, Condition, Ensure, HostUser, Limits, State, Wanted};
-use berth_runtime::idmap;
+use berth_runtime::{
+    idmap,
+    net::{self, nft},
+};
 use tokio::sync::{Notify, Semaphore, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -166,6 +168,7 @@ impl Node {
             last_used_at: None,
             running_containers: None,
             ports: Vec::new(),
+            source_ports: corrupt.source_ports.map(|block| (block.0, block.1)),
             user,
         })
     }
@@ -268,9 +271,13 @@ impl Node {
             return Err(Refusal::conflict("record_corrupt", detail).hint(hint));
         }
         let taken = registry.berths.values().map(|b| b.index).chain(registry.corrupt.iter().filter_map(|c| c.index)).collect();
-        let index =
-            free_index(&taken, |index| Path::new("/sys/class/net").join(format!("{}{index}", self.host.config.link_prefix)).exists());
+        let prefix = &self.host.config.link_prefix;
+        let links = net::link::with_prefix(prefix).map_err(|e| Refusal::failed("create_failed", "no list of links", &e))?;
+        let index = free_index(&taken, |index| links.contains(&format!("{prefix}{index}")));
         let (link, address) = self.host.link(index).map_err(|e| Refusal::failed("create_failed", "no address", &e))?;
+        let held = registry.berths.values().filter_map(|b| b.source_ports).chain(registry.corrupt.iter().filter_map(|c| c.source_ports));
+        let ports = self.host.choose_ports(&held.collect::<Vec<_>>());
+        let ports = ports.map_err(|e| Refusal::failed("create_failed", "no source ports", &e).hint("see [network] in node.toml"))?;
         let record = Record {
             version: VERSION,
             id: ensure.id,
@@ -285,6 +292,7 @@ impl Node {
             index,
             link,
             address,
+            source_ports: Some((ports.0, ports.1)),
             allow_system: ensure.allow_system,
             phase: Phase::Creating,
             intent: Intent::Stopped,
@@ -345,7 +353,8 @@ impl Node {
         let linked = || std::fs::read_link(self.host.layout.user_link(user)?).ok()?.to_str()?.parse().ok();
         let (user, uid) = (Some(user.to_owned()), uid.or_else(linked));
         let link = index.and_then(|i| self.host.link(i).ok());
-        let remains = Remains { id, user: user.clone(), uid, link, unused: false, give_back: None };
+        let (egress, source_ports) = (nft::Egress::None, corrupt.source_ports);
+        let remains = Remains { id, user: user.clone(), uid, link, egress, source_ports, unused: false, give_back: None };
         let node = Arc::clone(self);
         let removed = tokio::task::spawn_blocking(move || node.host.dismantle(&remains)).await;
         let what = format!("the berth of {} is not wholly removed", user.unwrap_or_default());

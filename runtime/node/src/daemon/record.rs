@@ -17,6 +17,7 @@ use berth_runtime::{
     Error,
     error::{Result, Step},
     fault,
+    net::source_ports::Block,
 };
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +45,9 @@ pub(crate) struct Record {
     pub(crate) index: u32,
     pub(crate) link: String,
     pub(crate) address: Ipv4Addr,
+    /// First and last of the ports that it leaves the host by.
+    #[serde(default)]
+    pub(crate) source_ports: Option<(u16, u16)>,
     pub(crate) allow_system: bool,
     pub(crate) phase: Phase,
     pub(crate) intent: Intent,
@@ -105,6 +109,7 @@ pub(crate) struct Corrupt {
     pub(crate) user: Option<String>,
     pub(crate) uid: Option<u32>,
     pub(crate) index: Option<u32>,
+    pub(crate) source_ports: Option<Block>,
     pub(crate) image: Option<String>,
     pub(crate) reason: String,
 }
@@ -187,7 +192,16 @@ fn read(file: &Path) -> std::result::Result<Record, Box<Corrupt>> {
         Ok(bytes) => bytes,
         Err(error) => {
             let reason = format!("cannot be read: {error}");
-            return Err(Box::new(Corrupt { file: file.into(), id, user: None, uid: None, index: None, image: None, reason }));
+            return Err(Box::new(Corrupt {
+                file: file.into(),
+                id,
+                user: None,
+                uid: None,
+                index: None,
+                source_ports: None,
+                image: None,
+                reason,
+            }));
         }
     };
     parse(&bytes, id).map_err(|reason| {
@@ -195,7 +209,8 @@ fn read(file: &Path) -> std::result::Result<Record, Box<Corrupt>> {
         let number = |key| salvage(&text, key).and_then(|n| n.parse().ok());
         let user = salvage(&text, "user").filter(|u| super::nss::valid_name(u)).map(str::to_owned);
         let image = salvage(&text, "image").map(str::to_owned);
-        Box::new(Corrupt { file: file.into(), id, user, uid: number("uid"), index: number("index"), image, reason })
+        let (uid, index, source_ports) = (number("uid"), number("index"), salvage_ports(&text));
+        Box::new(Corrupt { file: file.into(), id, user, uid, index, source_ports, image, reason })
     })
 }
 
@@ -226,6 +241,14 @@ fn salvage<'t>(text: &'t str, key: &str) -> Option<&'t str> {
     }
 }
 
+/// The two numbers after `"source_ports":`, both whole and followed by the end of the list.
+fn salvage_ports(text: &str) -> Option<Block> {
+    let (_, rest) = text.split_once("\"source_ports\":")?;
+    let (list, _) = rest.trim_start().strip_prefix('[')?.split_once(']')?;
+    let (first, last) = list.split_once(',')?;
+    format!("{}-{}", first.trim(), last.trim()).parse().ok()
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -245,6 +268,7 @@ pub(crate) mod tests {
             index,
             link: format!("bt{index}"),
             address: Ipv4Addr::new(10, 213, 0, 2),
+            source_ports: Some((32_640, 32_767)),
             allow_system: false,
             phase: Phase::Present,
             intent: Intent::Stopped,
@@ -290,6 +314,7 @@ pub(crate) mod tests {
             (corrupt[0].id, corrupt[0].user.as_deref(), corrupt[0].uid, corrupt[0].index),
             (Some(bob.id), Some("bob"), Some(1001), Some(1))
         );
+        assert_eq!(corrupt[0].source_ports, Some(Block(32_640, 32_767)));
     }
 
     #[test]

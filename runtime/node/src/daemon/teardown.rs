@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use berth_protocol::BerthId;
-use berth_runtime::{error::chain, net};
+use berth_runtime::{
+    error::chain,
+    net::{self, forwarding::Restored},
+};
 
 use super::{
     Lock, adopt, apparmor,
@@ -49,7 +52,8 @@ fn remove(host: &Host, records: &[Record], corrupt: &[Corrupt]) -> Result<()> {
     let known = records.iter().map(Remains::of);
     let guessed = corrupt.iter().filter_map(|c| {
         let link = c.index.and_then(|i| host.link(i).ok());
-        Some(Remains { id: c.id?, user: c.user.clone(), uid: c.uid, link, unused: false, give_back: None })
+        let (egress, source_ports) = (net::nft::Egress::None, c.source_ports);
+        Some(Remains { id: c.id?, user: c.user.clone(), uid: c.uid, link, egress, source_ports, unused: false, give_back: None })
     });
     for remains in known.chain(guessed) {
         let name = remains.user.clone().unwrap_or_else(|| remains.id.to_string());
@@ -76,16 +80,24 @@ fn remove(host: &Host, records: &[Record], corrupt: &[Corrupt]) -> Result<()> {
         note("control group", end_group(&berth_runtime::cgroup::Group { hierarchy: host.hierarchy.clone(), path }));
     }
     for link in net::link::with_prefix(&host.config.link_prefix)? {
-        if link[host.config.link_prefix.len()..].parse::<u32>().is_ok() {
-            note(&link, net::link::delete(&link));
+        let base = net::link::detour_of(&link).unwrap_or(&link);
+        if base[host.config.link_prefix.len()..].parse::<u32>().is_ok() {
+            note(&link, net::link::delete(base));
         }
     }
     note("nft table", host.table.delete());
-    if other_instance(host) {
-        eprintln!("another berth-node is on this host: net.ipv4.ip_forward stays as it is");
-    } else {
-        note("forwarding", net::forwarding::restore(&host.layout.forwarding()));
-    }
+    let firewalls = host.firewalls();
+    note("rules in other firewalls", firewalls.close());
+    let restored = net::forwarding::restore(&host.table.name, || firewalls.others_forward()).map(|restored| match restored {
+        Restored::OtherNode => eprintln!("another berth-node is on this host: net.ipv4.ip_forward stays as it is"),
+        Restored::Others => eprintln!("somebody else on this host translates addresses: net.ipv4.ip_forward stays 1, though it was 0 before"),
+        Restored::Off | Restored::Untouched => {}
+    });
+    note("forwarding", restored);
+    let untuned = host.untune().map(|others| {
+        others.iter().for_each(|name| eprintln!("somebody else has set {name} meanwhile: it stays as it is"));
+    });
+    note("host limits", untuned);
     note("wrapper of runc", berth_runtime::container::remove_wrapper(&host.layout.inner()));
     note("AppArmor profile", apparmor::unload(&host.config));
     remove_group_parent(host);
@@ -111,13 +123,6 @@ async fn stop_in_order(host: &Host, ids: Vec<BerthId>) {
         let ended = async { while let Ok(Some(_)) = channel.receive().await {} };
         let _ = tokio::time::timeout(end.saturating_duration_since(Instant::now()), ended).await;
     }
-}
-
-/// A table of another node: its berths are forwarded by the same switch.
-fn other_instance(host: &Host) -> bool {
-    let output = Command::new("nft").args(["list", "tables", "inet"]).output().map(|o| o.stdout).unwrap_or_default();
-    let text = String::from_utf8_lossy(&output);
-    text.lines().filter_map(|l| l.strip_prefix("table inet ")).any(|name| name.starts_with("berth") && name != host.table.name)
 }
 
 /// The directory above the berths' groups; systemd removes its slice itself.

@@ -9,12 +9,14 @@ use berth_protocol::{Limits, OpenTo};
 use berth_runtime::{
     Error,
     error::{Refused, Result, chain},
+    net,
     undo::Undo,
 };
 
 use super::owner::{Life, Owner};
 use crate::daemon::{
     host::{Host, group_limits},
+    network::{egress, rates},
     record::Record,
     refusal::Refusal,
 };
@@ -47,6 +49,16 @@ fn steps(host: &Host, old: &Record, new: &Record, running: bool, undo: &mut Undo
         let unit = host.group_name(id);
         let back = unit.clone();
         undo.step("tell systemd", || weigh(&unit, after.cpu_weight), move || weigh(&back, before.cpu_weight))?;
+    }
+    let (slow, fast) = (rates(&old.limits), rates(&new.limits));
+    if running && slow != fast {
+        let link = new.link.clone();
+        undo.step("change rates", || net::rates::change(&new.link, slow, fast), move || net::rates::change(&link, fast, slow))?;
+    }
+    let (left, leaves) = (egress(&old.policy.egress), egress(&new.policy.egress));
+    if left != leaves {
+        let (table, address, from, to) = (host.table.clone(), new.address, leaves.clone(), left.clone());
+        undo.step("change egress", || host.table.egress(new.address, &left, &leaves), move || table.egress(address, &from, &to))?;
     }
     if user_opens(old) != user_opens(new) {
         let (table, address, was) = (host.table.clone(), new.address, user_opens(old));
@@ -96,7 +108,12 @@ impl Owner {
     /// After a former daemon, which may have died in the middle of a change: the record holds.
     pub(super) async fn renew_limits(&mut self) {
         let (id, limits) = (self.record.id, group_limits(&self.record.limits));
-        match self.blocking(move |host| host.group(id).renew(&limits, &host.layout.disk(id))).await {
+        let (link, rates) = (self.record.link.clone(), rates(&self.record.limits));
+        let renewed = self.blocking(move |host| {
+            let rates = net::rates::apply(&link, rates);
+            host.group(id).renew(&limits, &host.layout.disk(id)).map_err(Error::from).and(rates)
+        });
+        match renewed.await {
             Ok(()) => self.clear(NOT_APPLIED),
             Err(refused) => self.condition(NOT_APPLIED, format!("{}; a restart of the berth applies all limits", chain(&refused))),
         }

@@ -14,6 +14,7 @@
 //! `frozen` is a running one that its shim has put to sleep, and wakes; `suspended` is a stopped or frozen one that only an administrator
 //! wakes. A suspension does not wait: a start under way is given up for it, an orderly stop is cut short ([`Bar`]).
 
+mod limits;
 mod owner;
 mod ports;
 mod requests;
@@ -22,13 +23,14 @@ mod run;
 mod settle;
 mod sleep;
 mod spawn;
+mod usage;
 
 use std::{path::PathBuf, sync::Arc};
 
 use axum::http::StatusCode;
 use berth_protocol::{BerthId, BerthStatus, BerthUsage, Condition, Ensure, HostUser, State, Usage};
-use berth_runtime::{cgroup::Group, disk, idmap};
-use tokio::sync::{mpsc, oneshot, watch};
+use berth_runtime::{cgroup::Group, disk, idmap, net::source_ports::Block};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use owner::{Origin, READY_DEADLINE, spawn};
@@ -83,9 +85,14 @@ pub(crate) struct Berth {
     pub(crate) id: BerthId,
     pub(crate) uid: u32,
     pub(crate) index: u32,
+    pub(crate) source_ports: Option<Block>,
     pub(crate) image: String,
     pub(crate) group: Group,
+    /// For each command of the node that may run inside at once.
+    pub(crate) slots: Arc<Semaphore>,
     disk: PathBuf,
+    /// Name of the host's end of its link.
+    link: String,
     requests: mpsc::Sender<Request>,
     /// Suspensions that wait for their turn.
     bars: Arc<watch::Sender<u32>>,
@@ -135,14 +142,8 @@ impl Berth {
     pub(crate) fn status_with_usage(&self) -> BerthStatus {
         let mut status = self.status.borrow().clone();
         let running = status.pid.is_some() || status.state == State::Stopping;
-        let usage = if running { self.group.usage().unwrap_or_default() } else { Default::default() };
-        status.usage = disk::occupied(&self.disk).ok().map(|disk_bytes| Usage {
-            memory_bytes: usage.memory_bytes,
-            pids: usage.pids,
-            cpu_usec: usage.cpu_usec,
-            disk_bytes,
-            ..Usage::default()
-        });
+        let usage = if running { usage::of(&self.group, &self.link) } else { Usage::default() };
+        status.usage = disk::occupied(&self.disk).ok().map(|disk_bytes| Usage { disk_bytes, ..usage });
         status
     }
 }
@@ -170,6 +171,7 @@ fn resting(host: &Host, record: &Record) -> BerthStatus {
         last_used_at: None,
         running_containers: None,
         ports: Vec::new(),
+        source_ports: record.source_ports,
     }
 }
 

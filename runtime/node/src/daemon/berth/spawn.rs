@@ -21,12 +21,14 @@ use berth_runtime::{
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::process::{Child, Command};
 
+use super::limits::weight_property;
 use crate::{
     daemon::{
         apparmor,
         channel::Channel,
         host::{Host, group_limits},
         listener::{Listener, gone, make_dir},
+        network,
         record::Record,
         share::Shared,
     },
@@ -115,7 +117,7 @@ fn bundle(host: &Host, record: &Record) -> Result<Bundle> {
         disk: host.layout.disk(record.id),
         cgroup: host.group(record.id),
         limits: group_limits(&record.limits),
-        net: net::Link { name: record.link.clone(), address: record.address },
+        net: net::Link { name: record.link.clone(), address: record.address, rates: network::rates(&record.limits) },
         files: vec![("/etc/resolv.conf".into(), spec::resolv_conf(net::DNS_ADDRESS))],
         init: host.layout.init_program(),
         shares: Vec::new(),
@@ -167,6 +169,7 @@ pub(super) fn shim(host: &Host, id: BerthId, prepared: &Prepared, theirs: OwnedF
             if let Some(unit) = own_unit() {
                 command.args(["-p", &format!("Before={unit}")]);
             }
+            command.args(["-p", &weight_property(prepared.start.bundle.limits.cpu_weight)]);
             command.args(["-p", "Delegate=yes", "-p", "TimeoutStopSec=40", "--"]).arg(&program);
             command
         }

@@ -2,6 +2,8 @@
 
 mod ids;
 mod kernel;
+mod network;
+mod limits;
 
 use std::{
     collections::BTreeSet,
@@ -41,9 +43,12 @@ fn failed(name: &str, detail: impl Into<String>, fix: impl Into<String>) -> Chec
 /// All checks. Blocking; some make and remove something small.
 pub(crate) fn examine(node: &Node) -> Vec<Check> {
     let mut checks = kernel_checks(&node.host);
+    checks.extend(limits::checks(&node.host));
     checks.extend([
         table(node),
         forwarding(),
+        network::firewalls(node),
+        network::source_ports(node),
         profile(node),
         program("mke2fs", &["-V"], "e2fsprogs", "berths' disks cannot be made"),
         program("nft", &["--version"], "nftables", "berths have no network"),

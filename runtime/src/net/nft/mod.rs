@@ -1,13 +1,17 @@
-//! The nft table of a node: source check, isolation, NAT. One transaction each time, through `nft -f -`; other tables are never touched.
+//! The nft table of a node: source check, egress policies, isolation, NAT. One transaction each time, through `nft -f -`; other tables are
+//! never touched here.
+
+mod text;
 
 use std::{
     fmt::Write as _,
+    fs,
     io::Write as _,
     net::Ipv4Addr,
     process::{Command, Stdio},
 };
 
-use super::link;
+use super::{Network, source_ports::Block};
 use crate::error::{Error, Result, Step};
 
 /// Names that differ between two instances on one host.
@@ -34,6 +38,36 @@ pub struct Entry {
     pub shim: Option<u32>,
     /// Every account of the host may connect.
     pub open: bool,
+    pub egress: Egress,
+    /// Source ports that it leaves the host by; without any it does not leave.
+    pub source_ports: Option<Block>,
+}
+
+/// What a berth reaches; other berths never.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Egress {
+    /// Whatever the host reaches, and the host itself.
+    All,
+    /// What is nobody's private network; not the host.
+    Internet,
+    #[default]
+    None,
+    /// These networks, of which none holds another; the host too where one of its addresses is in them.
+    List(Vec<Network>),
+}
+
+impl Egress {
+    /// A list without what is in another of its networks anyway, which the kernel's sets would refuse.
+    pub fn list(mut networks: Vec<Network>) -> Self {
+        networks.sort_by_key(|n| (n.prefix, n.base));
+        let mut least: Vec<Network> = Vec::new();
+        for network in networks {
+            if !least.iter().any(|l| l.holds(network)) {
+                least.push(network);
+            }
+        }
+        Self::List(least)
+    }
 }
 
 /// A port of 127.0.0.1 that a shim holds for a container: only its user (and root) may send to it, only the shim may answer from it.
@@ -47,20 +81,36 @@ pub struct Guard {
     pub shim: u32,
 }
 
-/// Connections that one berth may have in the host's tracking table.
+/// Most connections that one berth may have in the host's tracking table, and which part of that table it is at most.
 const CONNECTIONS: u32 = 16_384;
+const PART: u32 = 16;
 
 impl Table {
-    /// Replaces the whole table by one with just these entries and guards, in one transaction.
-    pub fn install(&self, entries: &[Entry], guards: &[Guard]) -> Result<()> {
-        let mut text = self.text();
+    /// Replaces the whole table by one with just these entries and guards, in one transaction. `blocks` are the source ports that berths
+    /// may get while it stands.
+    pub fn install(&self, blocks: &[Block], entries: &[Entry], guards: &[Guard]) -> Result<()> {
+        let mut blocks = blocks.to_vec();
+        blocks.extend(entries.iter().filter_map(|e| e.source_ports));
+        blocks.sort();
+        blocks.dedup();
+        let mut elements = String::new();
         for entry in entries {
-            text.push_str(&self.elements("add", entry));
+            elements.push_str(&self.elements("add", entry));
         }
         for guard in guards {
-            text.push_str(&self.guard_elements("add", guard));
+            elements.push_str(&self.guard_elements("add", guard));
         }
-        run(&text)
+        let before = connections();
+        run(&(self.text(&blocks, before) + &elements))?;
+        // The first table of all is what brings the tracker, and its size.
+        let bound = connections();
+        if bound == before { Ok(()) } else { run(&(self.text(&blocks, bound) + &elements)) }
+    }
+
+    /// Gives a berth another policy at once, what is open included.
+    pub fn egress(&self, address: Ipv4Addr, old: &Egress, new: &Egress) -> Result<()> {
+        let (add, delete) = (self.egress_elements("add", address, old), self.egress_elements("delete", address, old));
+        run(&(add + &delete + &self.egress_elements("add", address, new)))
     }
 
     /// Takes some guards away and adds others, in one transaction; gone or there already is success.
@@ -78,12 +128,7 @@ impl Table {
 
     /// The ports that are guarded, and the uid of the shim that may answer from each; none where there is no table.
     pub fn guarded(&self) -> Result<Vec<(String, u16, u32)>> {
-        let output = Command::new("nft")
-            .args(["list", "set", "inet", &self.name, "servers"])
-            .stdin(Stdio::null())
-            .output()
-            .step("run", "nft (package nftables)")?;
-        Ok(parse_servers(&String::from_utf8_lossy(&output.stdout)))
+        Ok(parse_servers(&listed(&["list", "set", "inet", &self.name, "servers"])?.unwrap_or_default()))
     }
 
     /// Adds a berth; there already is success.
@@ -104,12 +149,7 @@ impl Table {
 
     /// True when the table is loaded.
     pub fn present(&self) -> Result<bool> {
-        let output = Command::new("nft")
-            .args(["list", "set", "inet", &self.name, "berths"])
-            .stdin(Stdio::null())
-            .output()
-            .step("run", "nft (package nftables)")?;
-        Ok(output.status.success())
+        Ok(listed(&["list", "set", "inet", &self.name, "berths"])?.is_some())
     }
 
     /// Opens a berth's address to every account of the host, or closes it again.
@@ -118,7 +158,7 @@ impl Table {
         run(&if open { format!("add {element}") } else { format!("add {element}delete {element}") })
     }
 
-    fn elements(&self, verb: &str, Entry { link, address, owner, shim, open }: &Entry) -> String {
+    fn elements(&self, verb: &str, Entry { link, address, owner, shim, open, egress, source_ports }: &Entry) -> String {
         let table = &self.name;
         let mut text = format!("{verb} element inet {table} berths {{ \"{link}\" . {address} }}\n");
         for uid in [Some(*owner), *shim].into_iter().flatten() {
@@ -127,7 +167,23 @@ impl Table {
         if *open {
             let _ = writeln!(text, "{verb} element inet {table} open {{ {address} }}");
         }
-        text
+        if let Some(block) = source_ports {
+            let _ = writeln!(text, "{verb} element inet {table} source_ports {{ {address} : goto {} }}", chain_of(*block));
+        }
+        text + &self.egress_elements(verb, *address, egress)
+    }
+
+    fn egress_elements(&self, verb: &str, address: Ipv4Addr, egress: &Egress) -> String {
+        let element = |set: &str, element: String| format!("{verb} element inet {} {set} {{ {element} }}\n", self.name);
+        match egress {
+            Egress::All => element("everything", address.to_string()),
+            Egress::Internet => element("internet", address.to_string()),
+            Egress::List(networks) if !networks.is_empty() => {
+                let pairs: Vec<String> = networks.iter().map(|network| format!("{address} . {network}")).collect();
+                element("listed", pairs.join(", "))
+            }
+            Egress::None | Egress::List(_) => String::new(),
+        }
     }
 
     fn guard_elements(&self, verb: &str, Guard { protocol, port, owner, shim }: &Guard) -> String {
@@ -136,85 +192,6 @@ impl Table {
             "{verb} element inet {table} guarded {{ {protocol} . {port} }}\n\
              {verb} element inet {table} guests {{ {protocol} . {port} . {owner} }}\n\
              {verb} element inet {table} servers {{ {protocol} . {port} . {shim} }}\n"
-        )
-    }
-
-    /// What the kernel lets pass without a socket to ask (a FIN of a closed one) is told from what somebody begins: a TCP packet with SYN
-    /// alone, and every datagram, must name its uid. Tracking is no proof of it: who reuses another's source port continues his "connection".
-    fn text(&self) -> String {
-        let Table { name, link_prefix, pool, forwarding_is_ours } = self;
-        let links = format!("\"{link_prefix}*\"");
-        let foreign = match forwarding_is_ours {
-            true => format!("iifgroup != {} drop comment \"forwarding is on for berths only\"", link::GROUP),
-            false => String::new(),
-        };
-        format!(
-            r#"add table inet {name}
-delete table inet {name}
-table inet {name} {{
-    set berths {{ typeof iifname . ip saddr; }}
-    set owners {{ typeof ip daddr . meta skuid; }}
-    set open {{ typeof ip daddr; }}
-    set guarded {{ typeof meta l4proto . th dport; }}
-    set guests {{ typeof meta l4proto . th dport . meta skuid; }}
-    set servers {{ typeof meta l4proto . th sport . meta skuid; }}
-    set connections {{ typeof ip saddr; size 65535; flags dynamic; }}
-    chain from_berth {{
-        type filter hook prerouting priority raw; policy accept;
-        iifname {links} meta protocol != ip drop
-        iifname {links} iifname . ip saddr != @berths drop
-    }}
-    chain bound {{
-        type filter hook prerouting priority mangle; policy accept;
-        iifname {links} ct state new add @connections {{ ip saddr ct count over {CONNECTIONS} }} drop
-    }}
-    chain forward {{
-        type filter hook forward priority filter; policy accept;
-        ct state established,related accept
-        iifname {links} oifname {links} drop
-        oifname {links} drop
-        iifname {links} ip daddr {{ 127.0.0.0/8, 169.254.0.0/16 }} drop
-        iifname {links} accept
-        {foreign}
-    }}
-    chain input {{
-        type filter hook input priority filter; policy accept;
-        iifname {links} ct state established,related accept
-        iifname {links} drop
-    }}
-    chain output {{
-        type filter hook output priority filter; policy accept;
-        oifname != {links} accept
-        ip daddr @open accept
-        meta skuid 0 accept
-        ip daddr . meta skuid @owners accept
-        tcp flags & (syn | ack) != syn ct state established,related accept
-        meta l4proto != {{ tcp, udp }} ct state established,related accept
-        reject
-    }}
-    chain local {{
-        type filter hook output priority filter; policy accept;
-        ip daddr 127.0.0.1 meta l4proto . th dport @guarded jump guests
-        ip saddr 127.0.0.1 meta l4proto . th sport @guarded jump servers
-    }}
-    chain guests {{
-        meta skuid 0 return
-        meta l4proto . th dport . meta skuid @guests return
-        tcp flags & (syn | ack) != syn ct state established,related return
-        reject
-    }}
-    chain servers {{
-        meta skuid 0 return
-        meta l4proto . th sport . meta skuid @servers return
-        tcp flags & syn != syn return
-        drop
-    }}
-    chain nat {{
-        type nat hook postrouting priority srcnat; policy accept;
-        ip saddr {pool} oifname != {links} masquerade
-    }}
-}}
-"#
         )
     }
 }
@@ -230,7 +207,24 @@ fn parse_servers(text: &str) -> Vec<(String, u16, u32)> {
     elements.split(',').filter_map(parse).collect()
 }
 
-fn run(text: &str) -> Result<()> {
+/// The chain that gives a berth these source ports.
+fn chain_of(block: Block) -> String {
+    format!("p{}", block.0)
+}
+
+/// How many connections one berth may have, so that sixteen berths can be as bad as they like.
+fn connections() -> u32 {
+    let most = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max").ok().and_then(|text| text.trim().parse::<u32>().ok());
+    most.map_or(CONNECTIONS, |most| (most / PART).clamp(1, CONNECTIONS))
+}
+
+/// What nft prints; `None` when there is no such object.
+pub(super) fn listed(arguments: &[&str]) -> Result<Option<String>> {
+    let output = Command::new("nft").args(arguments).stdin(Stdio::null()).output().step("run", "nft (package nftables)")?;
+    Ok(output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned()))
+}
+
+pub(super) fn run(text: &str) -> Result<()> {
     let mut child = Command::new("nft")
         .args(["-f", "-"])
         .stdin(Stdio::piped())
@@ -254,45 +248,44 @@ fn run(text: &str) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn table() -> Table {
+    pub(super) fn table() -> Table {
         Table { name: "berth".into(), link_prefix: "bt".into(), pool: "10.213.0.0/16".into(), forwarding_is_ours: true }
     }
 
     #[test]
-    fn n04_forwarding_that_was_not_ours_is_left_alone() {
-        assert!(table().text().contains("forwarding is on for berths only"));
-        assert!(!Table { forwarding_is_ours: false, ..table() }.text().contains("berths only"));
-    }
-
-    #[test]
     fn a_removal_adds_first_so_that_it_can_be_repeated() {
-        let entry =
-            Entry { link: "bt7".into(), address: Ipv4Addr::new(10, 213, 0, 9), owner: 1000, shim: Some(2_000_224_256), open: false };
+        let entry = Entry {
+            link: "bt7".into(),
+            address: Ipv4Addr::new(10, 213, 0, 9),
+            owner: 1000,
+            shim: Some(2_000_224_256),
+            open: false,
+            egress: Egress::Internet,
+            source_ports: Some(Block(32_640, 32_767)),
+        };
         let text = table().elements("add", &entry);
         assert_eq!(
             text,
             "add element inet berth berths { \"bt7\" . 10.213.0.9 }\n\
              add element inet berth owners { 10.213.0.9 . 1000 }\n\
-             add element inet berth owners { 10.213.0.9 . 2000224256 }\n"
+             add element inet berth owners { 10.213.0.9 . 2000224256 }\n\
+             add element inet berth source_ports { 10.213.0.9 : goto p32640 }\n\
+             add element inet berth internet { 10.213.0.9 }\n"
         );
-        let open = table().elements("add", &Entry { open: true, shim: None, ..entry });
+        let open = table().elements("add", &Entry { open: true, shim: None, source_ports: None, egress: Egress::None, ..entry });
         assert!(open.ends_with("add element inet berth open { 10.213.0.9 }\n"), "{open}");
     }
 
     #[test]
-    fn n06_nothing_that_begins_passes_on_the_word_of_the_connection_tracker() {
-        let text = table().text();
-        for chain in ["output", "guests", "servers"] {
-            let (_, body) = text.split_once(&format!("chain {chain} {{")).unwrap();
-            let (body, _) = body.split_once("    }\n").unwrap();
-            let tracked: Vec<&str> = body.lines().filter(|l| l.contains("ct state")).collect();
-            assert!(
-                tracked.iter().all(|l| l.contains("tcp flags & (syn | ack) != syn") || l.contains("l4proto != { tcp, udp }")),
-                "{body}"
-            );
-            let last = body.lines().map(str::trim).rfind(|l| !l.is_empty()).unwrap();
-            assert!(["reject", "drop"].contains(&last), "{body}");
-        }
+    fn n01_a_list_holds_no_network_twice() {
+        let networks = |texts: &[&str]| texts.iter().map(|t| t.parse::<Network>().unwrap()).collect::<Vec<_>>();
+        let list = Egress::list(networks(&["10.1.0.0/16", "192.0.2.7/32", "10.0.0.0/8", "192.0.2.7/32"]));
+        assert_eq!(list, Egress::List(networks(&["10.0.0.0/8", "192.0.2.7/32"])));
+        assert_eq!(Egress::list(networks(&["10.1.0.0/16", "0.0.0.0/0"])), Egress::List(networks(&["0.0.0.0/0"])));
+        let address = Ipv4Addr::new(10, 213, 0, 9);
+        let text = table().egress_elements("add", address, &list);
+        assert_eq!(text, "add element inet berth listed { 10.213.0.9 . 10.0.0.0/8, 10.213.0.9 . 192.0.2.7/32 }\n");
+        assert_eq!(table().egress_elements("add", address, &Egress::None), "");
     }
 
     #[test]
