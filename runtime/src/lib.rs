@@ -15,10 +15,12 @@ pub mod idmap;
 pub mod image;
 pub mod net;
 mod packet;
+pub mod procfs;
 mod rootfs;
 pub mod seccomp;
 pub mod share;
 pub mod spec;
+pub mod tuning;
 pub mod undo;
 
 pub use error::Error;

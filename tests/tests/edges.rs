@@ -53,6 +53,7 @@ const RUNTIME: Rooms = Rooms {
     allowed: &[
         ("container", &["spec", "undo", "disk", "rootfs", "idmap", "cgroup", "net", "seccomp", "berth_sys"]),
         ("spec", &["berth_sys"]),
+        ("tuning", &[]),
         ("undo", &["berth_sys"]),
         ("disk", &["berth_sys"]),
         ("rootfs", &["berth_sys"]),

@@ -3,16 +3,16 @@
 use std::{mem, time::Duration};
 
 use axum::http::StatusCode;
-use berth_protocol::{Ensure, HostUser, Limits, OpenTo, State, Wanted};
+use berth_protocol::{Ensure, HostUser, Limits, State, Wanted};
 use berth_runtime::{Error, disk};
 
 use super::{
-    Request, Unmet,
+    Request, Unmet, limits,
     owner::{Life, Owner},
 };
 use crate::{
     daemon::{
-        host::{Remains, group_limits},
+        host::Remains,
         listener::Listener,
         record::{Intent, Phase, Record},
         refusal::Refusal,
@@ -148,22 +148,10 @@ impl Owner {
         if record == self.record {
             return Ok(());
         }
-        let (old, new) = (self.record.limits, record.limits);
-        self.disk_change(&old, &new).await?;
+        self.disk_change(&self.record.limits, &record.limits).await?;
         let running = matches!(self.life, Life::Running(_));
-        let opened = self.record.policy.ports.open_to != record.policy.ports.open_to;
-        let saved = record.clone();
-        let changed = self.blocking(move |host| {
-            let group = host.group(saved.id);
-            if running && old != new {
-                group.apply(&group_limits(&new)).inspect_err(|_| drop(group.apply(&group_limits(&old))))?;
-            }
-            if opened {
-                host.table.open(saved.address, saved.policy.ports.open_to == OpenTo::Host)?;
-            }
-            host.records.save(&saved).inspect_err(|_| drop(running.then(|| group.apply(&group_limits(&old)))))
-        });
-        changed.await.map_err(|e| Refusal::failed("limits_refused", format!("the limits of {} stay as they were", record.user), &e))?;
+        let (old, new) = (self.record.clone(), record.clone());
+        self.blocking(move |host| limits::change(host, &old, &new, running)).await?;
         let policy = &self.record.policy;
         let live = (policy.ports, policy.idle) != (record.policy.ports, record.policy.idle);
         self.record = record;
@@ -188,7 +176,7 @@ impl Owner {
         }
         let id = self.record.id;
         let used = self.blocking(move |host| disk::occupied(&host.layout.disk(id))).await;
-        let used = used.map_err(|e| Refusal::failed("limits_refused", "the use of the disk cannot be read", &e))?;
+        let used = used.map_err(|e| Refusal::failed("change_failed", "the use of the disk cannot be read", &e))?;
         if new.disk_bytes < used {
             let detail = format!("{} uses {used} bytes of its disk, more than the {} wanted", self.record.user, new.disk_bytes);
             return Err(Refusal::conflict("disk_below_use", detail).hint("delete or prune inside the berth first"));

@@ -7,9 +7,12 @@
 mod child;
 mod session;
 
+use std::sync::Arc;
+
 use axum::http::StatusCode;
 use berth_protocol::{ExecRequest, State};
 use berth_runtime::container::Enter;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub(crate) use child::Child;
 pub(crate) use session::{abandon, serve};
@@ -23,6 +26,8 @@ use super::{
 
 /// Commands that may run at once through this node.
 pub(crate) const AT_ONCE: usize = 512;
+/// Commands that may run at once in one berth: its user cannot use up what others need.
+pub(crate) const AT_ONCE_INSIDE: usize = 64;
 /// A terminal whose client did not say how large it is.
 const SIZE: (u16, u16) = (80, 24);
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -86,12 +91,23 @@ fn environment(request: &ExecRequest) -> Vec<String> {
     env
 }
 
-/// Refuses more than [`AT_ONCE`] commands.
-pub(crate) fn slot(node: &Node) -> Result<tokio::sync::OwnedSemaphorePermit, Refusal> {
-    std::sync::Arc::clone(&node.commands).try_acquire_owned().map_err(|_| {
-        let detail = format!("{AT_ONCE} commands run through this node already");
-        Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too_many_commands", detail).hint("end some, or ask again later")
-    })
+/// A place among the commands of the berth and of the node, until dropped.
+pub(crate) struct Slot {
+    _inside: OwnedSemaphorePermit,
+    _here: OwnedSemaphorePermit,
+}
+
+/// Refuses more than [`AT_ONCE_INSIDE`] commands in one berth, and more than [`AT_ONCE`] in all.
+pub(crate) fn slot(node: &Node, berth: &Berth) -> Result<Slot, Refusal> {
+    let take = |of: &Arc<Semaphore>, detail: String| {
+        Arc::clone(of)
+            .try_acquire_owned()
+            .map_err(|_| Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too_many_commands", detail).hint("end some, or ask again later"))
+    };
+    let user = &berth.status.borrow().user;
+    let inside = take(&berth.slots, format!("{AT_ONCE_INSIDE} commands run in the berth of {user} already"))?;
+    let here = take(&node.commands, format!("{AT_ONCE} commands run through this node already"))?;
+    Ok(Slot { _inside: inside, _here: here })
 }
 
 #[cfg(test)]

@@ -83,8 +83,8 @@ pub(super) async fn exec(State(node): State<Arc<Node>>, extract::Name(user): ext
         return Err(Refusal::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", detail));
     };
     let request: ExecRequest = extract::json(body).await?;
-    let slot = exec::slot(&node)?;
     let berth = existing(&node, &user)?;
+    let slot = exec::slot(&node, &berth)?;
     let (child, command) = exec::start(&node, &berth, request).await?;
     tokio::spawn(async move {
         match on_upgrade.await {

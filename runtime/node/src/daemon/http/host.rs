@@ -4,7 +4,7 @@ use axum::{Json, extract::State};
 use berth_protocol::{Check, HostUser, NodeInfo, VERSION};
 
 use super::{blocking, extract::Name};
-use crate::daemon::{doctor, node::Node, refusal::Refusal};
+use crate::daemon::{doctor, node::Node, refusal::Refusal, tuning};
 
 pub(super) async fn info(State(node): State<Arc<Node>>) -> Result<Json<NodeInfo>, Refusal> {
     let info = blocking(move || describe(&node)).await?;
@@ -13,7 +13,6 @@ pub(super) async fn info(State(node): State<Arc<Node>>) -> Result<Json<NodeInfo>
 
 fn describe(node: &Node) -> std::io::Result<NodeInfo> {
     let names = rustix::system::uname();
-    let memory = rustix::system::sysinfo();
     let (disk_bytes, disk_free_bytes) = node.host.disk_space()?;
     Ok(NodeInfo {
         protocol: VERSION,
@@ -22,7 +21,7 @@ fn describe(node: &Node) -> std::io::Result<NodeInfo> {
         kernel: names.release().to_string_lossy().into_owned(),
         cgroup: if node.host.hierarchy.hybrid() { "hybrid" } else { "v2" }.into(),
         cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
-        memory_bytes: (memory.totalram as u64).saturating_mul(u64::from(memory.mem_unit.max(1))),
+        memory_bytes: tuning::memory(),
         disk_bytes,
         disk_free_bytes,
         run_dir: node.host.layout.run.to_string_lossy().into_owned(),
