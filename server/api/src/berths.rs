@@ -2,7 +2,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::{Egress, Limits, Policy, Usage, Warning, explicit};
+use crate::{Egress, Limits, Policy, PortRange, Usage, Warning, explicit};
 
 /// State of a berth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -127,6 +127,9 @@ pub struct Berth {
     pub running_containers: Option<u32>,
     #[serde(default)]
     pub ports: Vec<PublishedPort>,
+    /// Ports by which its connections leave the host, and nobody else's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_ports: Option<PortRange>,
     /// The berth's own IPv4 address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,

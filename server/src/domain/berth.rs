@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{BerthId, Egress, Ensure, EnsureWanted, HostPolicy, Limits, OwnLimits, Problem, ProfileId, Usage, UserId, UserName};
+use super::{BerthId, Egress, Ensure, EnsureWanted, HostPolicy, Limits, OwnLimits, PortRange, Problem, ProfileId, Usage, UserId, UserName};
 
 /// What is asked for and not yet reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,6 +147,9 @@ pub struct Status {
     pub running_containers: Option<u32>,
     #[serde(default)]
     pub ports: Vec<PublishedPort>,
+    /// By which its connections leave the host.
+    #[serde(default)]
+    pub source_ports: Option<PortRange>,
 }
 
 /// When and why a berth fell asleep.

@@ -59,6 +59,10 @@ pub(super) fn berth(berth: Berth, down_since: Option<i64>) -> api::Berth {
         last_used_at: status.as_ref().and_then(|status| status.last_used_at),
         running_containers: status.as_ref().and_then(|status| status.running_containers),
         ports: status.iter().flat_map(|status| &status.ports).map(port).collect(),
+        source_ports: status
+            .as_ref()
+            .and_then(|status| status.source_ports)
+            .map(|range| api::PortRange { first: range.first, last: range.last }),
         id_base: known(|status| status.id_base),
         id_count: known(|status| status.id_count),
         pid: status.as_ref().and_then(|status| status.pid),

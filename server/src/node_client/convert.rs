@@ -4,7 +4,7 @@ use berth_protocol as wire;
 
 use crate::domain::{
     BerthId, Check, CheckLevel, Condition, Egress, Ensure, EnsureWanted, ExecCommand, HomeAccess, HostPolicy, HostPort, HostUser, Image,
-    Limits, NodeInfo, OpenTo, Problem, Progress, PublishedPort, Refusal, Sleep, State, Status, Usage,
+    Limits, NodeInfo, OpenTo, PortRange, Problem, Progress, PublishedPort, Refusal, Sleep, State, Status, Usage,
 };
 
 pub(super) fn problem(status: u16, problem: wire::Problem) -> Problem {
@@ -129,6 +129,7 @@ impl From<wire::BerthStatus> for Status {
             last_used_at: status.last_used_at,
             running_containers: status.running_containers,
             ports: status.ports.into_iter().map(PublishedPort::from).collect(),
+            source_ports: status.source_ports.map(|(first, last)| PortRange { first, last }),
         }
     }
 }

@@ -53,5 +53,6 @@ pub(super) fn status(berth: &Berth, state: State) -> Status {
         last_used_at: None,
         running_containers: None,
         ports: Vec::new(),
+        source_ports: None,
     }
 }

@@ -3,12 +3,15 @@
 use berth_api::{Berth, BerthState, HomeAccess, HostPortState, OpenTo, Policy};
 use serde_json::json;
 
-use super::{Context, berths::quota};
+use super::{
+    Context,
+    words::{self, quota},
+};
 use crate::{
     Outcome,
     failure::Failure,
     output::{self, Rows, printable},
-    units::{self, Span},
+    units,
 };
 
 pub(super) async fn list(context: &Context) -> Outcome {
@@ -45,12 +48,12 @@ pub(super) async fn list(context: &Context) -> Outcome {
 }
 
 pub(super) async fn show(context: &Context, user: &str) -> Outcome {
-    let berth = context.client.berth(user).await?;
+    let mut berth = context.client.berth(user).await?;
+    freshen(context, &mut berth).await;
     if context.json {
         output::json(&berth)?;
         return Ok(0);
     }
-    let own = |name: &str| if berth.own_limits.iter().any(|own| own == name) { " (own)" } else { "" };
     let mut facts = vec![
         ("user", format!("{} (uid {})", berth.user, berth.uid)),
         ("state", describe(&berth)),
@@ -58,27 +61,13 @@ pub(super) async fn show(context: &Context, user: &str) -> Outcome {
     ];
     facts.extend(berth.running_containers.map(|count| ("containers", format!("{count} running"))));
     facts.extend(berth.last_used_at.map(|at| ("last used", format!("{} ago", units::age(at, units::now())))));
-    facts.extend([
-        ("profile", berth.profile.clone()),
-        ("image", format!("{} ({})", berth.image.name, berth.image.digest)),
-        ("cpus", format!("{}{}", units::cpus(berth.limits.cpu_millis.into()), own("cpu_millis"))),
-        ("memory", format!("{}{}", units::bytes(berth.limits.memory_bytes), own("memory_bytes"))),
-        ("pids", format!("{}{}", berth.limits.pids, own("pids"))),
-        ("disk", format!("{}{}", units::bytes(berth.limits.disk_bytes), own("disk_bytes"))),
-    ]);
-    if let Some(usage) = &berth.usage {
-        let used = format!(
-            "{} memory, {} disk, {} processes, {:.1} s CPU",
-            units::bytes(usage.memory_bytes),
-            units::bytes(usage.disk_bytes),
-            usage.pids,
-            usage.cpu_usec as f64 / 1e6
-        );
-        facts.push(("used", used));
-    }
+    facts.extend([("profile", berth.profile.clone()), ("image", format!("{} ({})", berth.image.name, berth.image.digest))]);
+    facts.extend(words::limits(berth.limits, &berth.own_limits));
+    facts.extend(berth.usage.iter().flat_map(|usage| words::usage(usage, is_up(&berth))));
     facts.extend(policy(&berth.policy));
     facts.extend(berth.socket.clone().map(|socket| ("socket", socket)));
     facts.extend(berth.address.clone().map(|address| ("address", address)));
+    facts.extend(berth.source_ports.map(|range| ("leaves by ports", format!("{}-{}", range.first, range.last))));
     if let (Some(base), Some(count)) = (berth.id_base, berth.id_count) {
         facts.push(("ids", format!("{base}–{}", base + (count - 1))));
     }
@@ -91,9 +80,20 @@ pub(super) async fn show(context: &Context, user: &str) -> Outcome {
     Ok(0)
 }
 
+/// The service keeps what it was last told; what a berth that is up uses is read anew, and shown as it was where that fails.
+async fn freshen(context: &Context, berth: &mut Berth) {
+    if is_up(berth)
+        && let Ok(told) = context.client.usage(Some(&berth.user)).await
+        && let Some(now) = told.items.into_iter().find(|told| told.id == berth.id)
+    {
+        berth.usage = Some(now.usage);
+    }
+}
+
 /// What a user wants to know of his own berth.
 pub(super) async fn status(context: &Context, user: &str) -> Outcome {
-    let berth = context.client.berth(user).await?;
+    let mut berth = context.client.berth(user).await?;
+    freshen(context, &mut berth).await;
     if context.json {
         output::json(&berth)?;
         return Ok(0);
@@ -107,13 +107,15 @@ pub(super) async fn status(context: &Context, user: &str) -> Outcome {
     }
     output::line(&format!("You have {}.", quota(berth.limits)))?;
     if let Some(usage) = &berth.usage {
-        output::line(&format!("In use: {} memory, {} disk.", units::bytes(usage.memory_bytes), units::bytes(usage.disk_bytes)))?;
+        let disk = usage.disk.map_or(usage.disk_bytes, |disk| disk.used_bytes);
+        output::line(&format!("In use: {} memory, {} disk.", units::bytes(usage.memory_bytes), units::bytes(disk)))?;
     }
     if let Some(count) = berth.running_containers {
         let used = berth.last_used_at.map_or_else(String::new, |at| format!("; last used {} ago", units::age(at, units::now())));
         output::line(&format!("Running containers: {count}{used}."))?;
     }
     output::line(&format!("Your home in containers: {}.", home(&berth.policy)))?;
+    output::line(&format!("Containers reach {}.", words::egress(&berth.policy.egress)))?;
     if let Some(socket) = &berth.socket {
         output::line(&format!("Docker is at unix://{socket} (eval \"$(berth env)\")."))?;
     }
@@ -143,8 +145,7 @@ pub(super) fn policy(policy: &Policy) -> Vec<(&'static str, String)> {
         Some(range) => format!("{}-{} at 127.0.0.1, open to {}", range.first, range.last, reach(policy.ports_open_to)),
         None => format!("only at the berth's own address, open to {}", reach(policy.ports_open_to)),
     };
-    let idle = format!("frozen after {}, stopped after {}", Span(policy.freeze_after), Span(policy.stop_after));
-    vec![("home", home(policy)), ("ports", ports), ("idle", idle)]
+    vec![("home", home(policy)), ("ports", ports), ("reaches", words::egress(&policy.egress)), ("idle", words::idle(policy))]
 }
 
 /// The home, and the further paths.
