@@ -1,373 +1,449 @@
-//! The n-th change of the host fails, by an error and by SIGKILL, for n = 1, 2, … until a run is untouched: nothing is left behind, and
-//! asking again succeeds. No step can be left out, because the steps count themselves (`berth_runtime::fault`).
+//! At every step of create, start, set, suspend, resume, stop and delete, as the programs themselves tell them: the node is killed, the
+//! shim is killed, PID 1 is killed, the step fails on a full disk. Afterwards what the node says is what the host has, nothing is left
+//! over, and asking again succeeds.
+//!
+//! The node is asked directly and no server runs beside: what is repaired was repaired by the node. The berths' image is a shell that
+//! waits, so that hundreds of starts take minutes; `faults_server` goes through the server, with an inner Docker.
 #![forbid(unsafe_code)]
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
-    path::{Path, PathBuf},
-    time::Duration,
+    path::Path,
+    sync::mpsc::{Receiver, channel},
+    thread,
+    time::{Duration, Instant},
 };
 
 use berth_tests::{
-    Berth, Host, Options, Output, User, programs,
-    snapshot::{Scope, Snapshot},
+    Host, Options, User,
+    fault::{Fault, Step, names_in_sources, signal},
+    http::{self, Answer},
+    image,
+    snapshot::{Difference, Scope, Snapshot},
     until,
+    wait::within,
 };
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
 
-/// Steps are fewer by far; a run that is never untouched would go on for ever.
-const MOST_STEPS: u32 = 60;
-const SETTLED: Duration = Duration::from_secs(20);
+const SETTLED: Duration = Duration::from_secs(30);
+const ID: &str = "00000000-0000-4000-8000-00000000fa17";
 
+/// Who is struck at a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
+enum Blow {
+    /// The step fails by ENOSPC.
+    Full,
+    /// The same by EIO.
     Error,
-    Kill,
+    Node,
+    Shim,
+    /// PID 1 of the berth.
+    Init,
+    /// The child of the shim that makes the container.
+    Stage,
 }
 
-/// The file that arms the daemons, and what it has struck so far.
-struct Fault {
-    file: PathBuf,
-    /// Each as often as it was.
-    struck: Vec<String>,
+/// What is asked of the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Ask {
+    Create,
+    CreateRunning,
+    Start,
+    Stop,
+    /// Other limits, other ports, open to the host.
+    Set,
+    SetBack,
+    Suspend,
+    Resume,
+    Delete,
 }
 
-impl Fault {
-    /// The next step is struck that was not yet.
-    fn arm(&self, mode: Mode) {
-        let mode = if mode == Mode::Error { "error" } else { "kill" };
-        let passed: String = self.struck.iter().map(|step| format!("{step}\n")).collect();
-        fs::write(&self.file, format!("{mode}\n{passed}")).unwrap();
-    }
-
-    /// The step that was struck; none when the run was untouched. Nothing is armed afterwards.
-    fn disarm(&mut self) -> Option<String> {
-        let _ = fs::remove_file(&self.file);
-        let told = self.file.with_extension("struck");
-        let step = fs::read_to_string(&told).ok()?.trim().to_owned();
-        let _ = fs::remove_file(told);
-        self.struck.push(step.clone());
-        Some(step)
-    }
-
-    #[track_caller]
-    fn saw(&self, steps: &[&str]) {
-        let missing: Vec<_> = steps.iter().filter(|step| !self.struck.iter().any(|s| s == **step)).collect();
-        assert!(missing.is_empty(), "never struck: {missing:?}; struck: {:?}", self.struck);
-    }
+/// An operation: how the berth comes to where it begins, and what it is.
+struct Operation {
+    name: &'static str,
+    before: &'static [Ask],
+    ask: Ask,
+    /// Blows beside those that strike a process which is there.
+    also: &'static [Blow],
 }
 
-impl Drop for Fault {
-    fn drop(&mut self) {
-        let _ = self.disarm();
-    }
-}
+const OPERATIONS: [Operation; 9] = [
+    Operation { name: "create", before: &[Ask::Delete], ask: Ask::Create, also: &[Blow::Full] },
+    Operation { name: "create and start", before: &[Ask::Delete], ask: Ask::CreateRunning, also: &[Blow::Full] },
+    Operation { name: "start", before: &[Ask::Create, Ask::Stop], ask: Ask::Start, also: &[Blow::Full, Blow::Stage] },
+    Operation { name: "set", before: &[Ask::Start, Ask::SetBack], ask: Ask::Set, also: &[Blow::Full] },
+    Operation { name: "suspend", before: &[Ask::Resume, Ask::Start], ask: Ask::Suspend, also: &[Blow::Full] },
+    Operation { name: "resume", before: &[Ask::Resume, Ask::Start, Ask::Suspend], ask: Ask::Resume, also: &[Blow::Full] },
+    Operation { name: "stop", before: &[Ask::Start], ask: Ask::Stop, also: &[Blow::Full] },
+    Operation { name: "delete", before: &[Ask::Create], ask: Ask::Delete, also: &[Blow::Full] },
+    Operation { name: "delete running", before: &[Ask::Create, Ask::Start], ask: Ask::Delete, also: &[Blow::Full] },
+];
 
-/// One host whose daemons can be struck, and a user without a berth.
+/// An instance whose node can be struck, and one user.
 struct Bench {
     host: Host,
     user: User,
     fault: Fault,
     scope: Scope,
-    /// The host when nobody has a berth.
-    empty: Snapshot,
+    image: String,
+    /// How the host looks in each state that the node may tell.
+    known: BTreeMap<&'static str, Vec<Snapshot>>,
 }
+
+/// An answer, or why there is none: the node was killed.
+type Told = Result<Answer, String>;
 
 impl Bench {
     #[track_caller]
-    fn set_up(name: &str) -> Self {
-        let file = programs::root().join(format!("fault-{name}-{}", std::process::id()));
-        remove_stale(&programs::root());
-        let fault = Fault { file, struck: Vec::new() };
-        let env = vec![("BERTH_FAULT".to_owned(), fault.file.display().to_string())];
-        // Every round takes an id range, and the slot has forty.
-        let host = Host::with(Options { quarantine_days: 0, env, ..Options::default() });
-        let user = host.user("a");
-        let scope = Scope::slot(&host.slot);
-        let bench = Self { empty: Snapshot::default(), host, user, fault, scope };
-        // The first berth of an instance leaves what belongs to the instance: the allocator's file, the parent of the control groups.
-        bench.create().assert_good();
-        bench.berth().start().output().assert_good();
-        bench.delete().assert_good();
-        let empty = Snapshot::take(&bench.scope);
-        Self { empty, ..bench }
+    fn set_up() -> Self {
+        let fault = Fault::new();
+        let host = Host::with(Options { quarantine_days: 0, env: vec![fault.env()], ..Options::default() });
+        let image = image::import_small(&host);
+        // Nobody asks a second time but this test.
+        host.stop_server();
+        let (user, scope) = (host.user("a"), Scope::slot(&host.slot));
+        let mut bench = Self { host, user, fault, scope, image, known: BTreeMap::new() };
+        // The first berth of an instance leaves what belongs to the instance; a berth's first run what belongs to the berth.
+        bench.good(&[Ask::Create, Ask::Start, Ask::Delete]);
+        bench.learn("absent");
+        bench.good(&[Ask::Create]);
+        bench.learn("stopped");
+        bench.good(&[Ask::Start]);
+        bench.learn("running");
+        bench.good(&[Ask::Set]);
+        bench.learn("running");
+        bench.good(&[Ask::Stop]);
+        bench.learn("stopped");
+        bench.good(&[Ask::SetBack]);
+        bench.learn("stopped");
+        bench
     }
 
-    fn berth(&self) -> Berth<'_> {
-        self.host.berth_of(&self.user)
-    }
-
-    fn create(&self) -> Output {
-        self.host.assign_command(&self.user, &["--no-start"]).output()
-    }
-
-    fn delete(&self) -> Output {
-        self.berth().delete().output()
-    }
-
-    fn exists(&self) -> bool {
-        self.host.node_api("GET", &format!("/v1/berths/{}", self.user.name), None).status == 200
-    }
-
-    #[track_caller]
-    fn assert_empty(&self, when: &str) {
-        eprintln!("{when}: looking for what is left");
-        self.empty.assert_back(&self.scope, SETTLED);
-        assert!(!self.exists(), "{when}: the node still has the berth");
-        assert!(self.host.berth(["show", &self.user.name]).output().status == 3, "{when}: the server still has the berth");
-    }
-
-    /// The node died by the fault. It comes back alone first, so that what it repairs by itself can be told from what it is asked for.
-    #[track_caller]
-    fn restart_node_alone(&self, step: &str) {
-        assert!(self.host.node_died(SETTLED), "the fault at {step:?} was no end of the node");
-        self.host.kill_server();
-        self.host.start_node();
-    }
-}
-
-/// What killed runs of these tests left.
-fn remove_stale(root: &Path) {
-    for entry in fs::read_dir(root).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let pid = name.strip_prefix("fault-").and_then(|rest| rest.split(['-', '.']).nth(1));
-        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-            let _ = fs::remove_file(entry.path());
+    fn learn(&mut self, state: &'static str) {
+        let now = Snapshot::take(&self.scope).without_inodes();
+        let known = self.known.entry(state).or_default();
+        if !known.contains(&now) {
+            known.push(now);
         }
     }
-}
 
-trait Good {
-    fn assert_good(&self);
-}
-
-impl Good for Output {
-    #[track_caller]
-    fn assert_good(&self) {
-        assert!(self.success(), "{self:?}");
-    }
-}
-
-#[test]
-fn l01_an_error_at_any_step_of_create_leaves_nothing_and_a_retry_succeeds() {
-    let mut bench = Bench::set_up("ce");
-    for number in 1..=MOST_STEPS {
-        bench.fault.arm(Mode::Error);
-        let created = bench.create();
-        let Some(step) = bench.fault.disarm() else {
-            created.assert_good();
-            assert!(number > 1);
-            bench.delete().assert_good();
-            bench.assert_empty("at the end");
-            return bench.fault.saw(&["allocate ids", "write record", "make disk", "add to nft table", "bind user socket"]);
+    fn request(&self, ask: Ask) -> (&'static str, String, Option<String>) {
+        let path = format!("/v1/berths/{}", self.user.name);
+        let ensure = |wanted: &str, set: bool, suspended: Option<&str>| {
+            let limits = json!({
+                "cpu_millis": if set { 700 } else { 500 }, "memory_bytes": (if set { 384_u64 } else { 256 }) << 20,
+                "pids": if set { 200 } else { 100 }, "disk_bytes": 1_u64 << 30,
+            });
+            // What falls stays where it fell: what comes back by itself has tests of its own.
+            let policy = json!({
+                "restart": "never", "egress": if set { "all" } else { "internet" },
+                "ports": { "range": [20_000, 21_000], "open_to": if set { "host" } else { "user" } },
+            });
+            let ensure = json!({
+                "id": ID, "image": self.image, "limits": limits, "wanted": wanted, "allow_system": false, "policy": policy,
+                "suspended": suspended,
+            });
+            Some(ensure.to_string())
         };
-        assert_eq!(created.status, 1, "{step}: {created:?}");
-        assert!(created.stderr.contains(&step), "the message tells the step {step:?}: {created:?}");
-        bench.assert_empty(&format!("create, error at step {number}, {step}"));
-        bench.create().assert_good();
-        assert!(bench.exists());
-        bench.delete().assert_good();
-        bench.assert_empty(&format!("deleted after an error at {step}"));
+        match ask {
+            Ask::Create | Ask::SetBack | Ask::Resume => ("PUT", path, ensure("present", false, None)),
+            Ask::CreateRunning | Ask::Start => ("PUT", path, ensure("running", false, None)),
+            Ask::Set => ("PUT", path, ensure("present", true, None)),
+            Ask::Suspend => ("PUT", path, ensure("present", false, Some("it is looked at"))),
+            Ask::Stop => ("POST", format!("{path}/stop"), None),
+            Ask::Delete => ("DELETE", path, None),
+        }
     }
-    panic!("not untouched after {MOST_STEPS} steps: {:?}", bench.fault.struck);
-}
 
-#[test]
-fn l01_a_kill_at_any_step_of_create_leaves_nothing_and_the_create_goes_on() {
-    let mut bench = Bench::set_up("ck");
-    for number in 1..=MOST_STEPS {
-        bench.fault.arm(Mode::Kill);
-        let mut creating = bench.host.assign_command(&bench.user, &["--no-start"]).spawn();
-        let ended = until("the create ends, or the node", Duration::from_secs(60), || {
-            if bench.fault.file.with_extension("struck").exists() {
-                return Some(false);
+    fn ask(&self, ask: Ask) -> Told {
+        let (method, path, body) = self.request(ask);
+        http::request(&self.host.node_socket(), method, &path, body.as_deref()).map_err(|e| e.to_string())
+    }
+
+    /// The same beside this thread.
+    fn asking(&self, ask: Ask) -> Receiver<Told> {
+        let (method, path, body) = self.request(ask);
+        let (socket, (sender, answer)) = (self.host.node_socket(), channel());
+        thread::spawn(move || {
+            let told = http::request(&socket, method, &path, body.as_deref()).map_err(|e| e.to_string());
+            let _ = sender.send(told);
+        });
+        answer
+    }
+
+    #[track_caller]
+    fn good(&self, asks: &[Ask]) {
+        for ask in asks {
+            let told = self.ask(*ask);
+            assert!(told.as_ref().is_ok_and(|answer| answer.status < 300), "{ask:?}: {told:?}");
+        }
+    }
+
+    /// Brings the berth to where `operation` begins.
+    #[track_caller]
+    fn prepare(&self, operation: &Operation) {
+        self.good(operation.before);
+    }
+
+    fn status(&self) -> Option<Value> {
+        let answer = self.host.node_api("GET", &format!("/v1/berths/{}", self.user.name), None);
+        (answer.status == 200).then(|| answer.json())
+    }
+
+    /// Waits until what the node says of the berth is what the host has.
+    #[track_caller]
+    fn assert_true(&self, when: &str) {
+        let mut last = (None, Difference::default());
+        let good = within(SETTLED, || {
+            let status = self.status();
+            let state = match &status {
+                None => "absent",
+                Some(status) => match status["state"].as_str().unwrap_or_default() {
+                    "starting" | "stopping" => return None,
+                    _ if status["pid"].is_number() => "running",
+                    _ => "stopped",
+                },
+            };
+            let now = Snapshot::take(&self.scope).without_inodes();
+            let nearest = self.known[state].iter().map(|known| now.since(known)).min_by_key(|difference| difference.0.len());
+            last = (status.clone(), nearest.unwrap_or_default());
+            (last.1.0.is_empty() && self.consistent(status.as_ref())).then_some(())
+        });
+        assert!(good.is_some(), "{when}: the node says {:?}\nand the host differs:\n{}", last.0, last.1);
+    }
+
+    /// What no listing shows: the ids, the limits in the kernel, whether it stands still.
+    fn consistent(&self, status: Option<&Value>) -> bool {
+        let text = fs::read_to_string(self.host.state_dir.join("node/ids.json")).unwrap_or_default();
+        let ranges: Vec<Value> = serde_json::from_str(&text).unwrap_or_default();
+        let in_use = ranges.iter().filter(|range| range["quarantined_until"].is_null()).count();
+        let Some(status) = status else { return in_use == 0 };
+        if in_use != 1 {
+            return false;
+        }
+        let Some(pid) = status["pid"].as_u64() else { return true };
+        let limits = &status["limits"];
+        let pids = self.kernel_value("pids", "pids.max");
+        let memory = self.kernel_value("memory", "memory.limit_in_bytes").or_else(|| self.kernel_value("memory", "memory.max"));
+        let frozen = self.group_file("unified", "cgroup.events").is_some_and(|text| text.contains("frozen 1"));
+        Path::new(&format!("/proc/{pid}")).exists()
+            && pids == limits["pids"].as_u64()
+            && memory == limits["memory_bytes"].as_u64()
+            && frozen == (status["state"] == "suspended")
+    }
+
+    fn kernel_value(&self, hierarchy: &str, file: &str) -> Option<u64> {
+        self.group_file(hierarchy, file)?.trim().parse().ok()
+    }
+
+    /// A file of the payload's control group, in a v1 hierarchy or the only one.
+    fn group_file(&self, hierarchy: &str, file: &str) -> Option<String> {
+        let base = Path::new("/sys/fs/cgroup");
+        let instance = self.host.slot.instance();
+        [
+            base.join(hierarchy).join(format!("berth{instance}/{ID}/payload")),
+            base.join(format!("berth{instance}.slice/berth-{ID}.scope/payload")),
+        ]
+        .into_iter()
+        .find_map(|dir| fs::read_to_string(dir.join(file)).ok())
+    }
+
+    /// The process that a blow is meant for, where it is there just now.
+    fn victim(&self, blow: Blow, struck_by: (&str, u32)) -> Option<u32> {
+        match blow {
+            Blow::Full | Blow::Error => None,
+            Blow::Node => Some(self.host.node_pid()),
+            Blow::Stage => (struck_by.0 == "stage").then_some(struck_by.1),
+            Blow::Shim if struck_by.0 == "shim" => Some(struck_by.1),
+            Blow::Shim => processes().find(|p| p.name == "berth-shim" && p.arguments == 1 && p.has_ancestor_or_group(self)).map(|p| p.pid),
+            Blow::Init => processes().find(|p| p.is_init && p.group.contains(ID)).map(|p| p.pid),
+        }
+    }
+
+    /// One blow at one step. False when there was nobody to strike, or the step did not come.
+    #[track_caller]
+    fn strike(&self, operation: &Operation, step: &Step, blow: Blow) -> bool {
+        let when = format!("{}, {blow:?} at {} {} of the {}", operation.name, step.name, step.number, step.who);
+        self.prepare(operation);
+        let mode = match blow {
+            Blow::Full => "full",
+            Blow::Error => "error",
+            _ => "halt",
+        };
+        self.fault.arm(mode, step);
+        let answer = self.asking(operation.ask);
+        let mut told = None;
+        let struck = until(&format!("{when}: the step comes, or the end"), SETTLED * 2, || {
+            if let Some(struck) = self.fault.struck() {
+                return Some(Some(struck));
             }
-            (!creating.alive()).then_some(true)
+            told = told.take().or_else(|| answer.try_recv().ok());
+            told.is_some().then(|| self.fault.struck())
         });
-        if ended && !bench.fault.file.with_extension("struck").exists() {
-            bench.fault.disarm();
-            creating.finish(SETTLED).assert_good();
-            bench.delete().assert_good();
-            bench.assert_empty("at the end");
-            return bench.fault.saw(&["allocate ids", "write record", "make disk", "add to nft table", "bind user socket"]);
-        }
-        until("the step is told", SETTLED, || {
-            fs::read_to_string(bench.fault.file.with_extension("struck")).ok().filter(|t| t.ends_with('\n'))
-        });
-        let step = bench.fault.disarm().expect("struck");
-        bench.restart_node_alone(&step);
-        eprintln!("create, killed at step {number}, {step}");
-        // The server is away just now, and its socket with it.
-        bench.empty.assert_back_but(&bench.scope, SETTLED, "/server");
-        assert!(!bench.exists(), "killed at {step}: the node has a half-made berth");
-        // The intent stands: the server asks again, unasked.
-        bench.host.start_server();
-        until(&format!("the create goes on after a kill at {step}"), SETTLED, || bench.exists().then_some(()));
-        drop(creating);
-        until(&format!("the operation ends after a kill at {step}"), SETTLED, || {
-            let shown = bench.host.berth(["show", &bench.user.name, "--json"]).output();
-            shown.success().then_some(())
-        });
-        bench.delete().assert_good();
-        bench.assert_empty(&format!("deleted after a kill at {step}"));
-    }
-    panic!("not untouched after {MOST_STEPS} steps: {:?}", bench.fault.struck);
-}
-
-#[test]
-fn l01_an_error_at_any_step_of_start_takes_the_start_back_and_a_retry_succeeds() {
-    let mut bench = Bench::set_up("se");
-    bench.create().assert_good();
-    // The first run makes what a stopped berth keeps: its logs and the record of its end.
-    bench.berth().start().output().assert_good();
-    bench.berth().stop().output().assert_good();
-    let stopped = Snapshot::take(&bench.scope);
-    for number in 1..=MOST_STEPS {
-        bench.fault.arm(Mode::Error);
-        let started = bench.berth().start().output();
-        let Some(step) = bench.fault.disarm() else {
-            started.assert_good();
-            bench.berth().await_docker();
-            bench.delete().assert_good();
-            bench.assert_empty("at the end");
-            return bench.fault.saw(&["execute shim", "make control groups", "make the link"]);
+        let Some(struck) = struck else {
+            self.fault.disarm();
+            return false;
         };
-        assert_eq!(started.status, 1, "{step}: {started:?}");
-        assert!(started.stderr.contains(&step), "the message tells the step {step:?}: {started:?}");
-        eprintln!("start, error at step {number}, {step}");
-        stopped.assert_back(&bench.scope, SETTLED);
-        bench.berth().start().output().assert_good();
-        assert_eq!(bench.berth().state(), "running");
-        bench.berth().stop().output().assert_good();
-        stopped.assert_back(&bench.scope, SETTLED);
+        let mut hit = mode != "halt";
+        if !hit {
+            let pid = struck.pid;
+            until(&format!("{when}: it stands"), SETTLED, || (state_of(pid) == Some('T')).then_some(()));
+            if let Some(victim) = self.victim(blow, (&struck.who, pid)) {
+                hit = true;
+                if blow == Blow::Node {
+                    self.host.kill_node();
+                } else {
+                    signal(victim, Signal::SIGKILL);
+                    until(&format!("{when}: {victim} ends"), SETTLED, || matches!(state_of(victim), None | Some('Z')).then_some(()));
+                }
+            }
+            signal(pid, Signal::SIGCONT);
+            if blow == Blow::Node {
+                self.fault.disarm();
+                self.host.start_node();
+            }
+        }
+        self.fault.disarm();
+        let told = told.unwrap_or_else(|| answer.recv_timeout(SETTLED * 3).unwrap_or_else(|_| panic!("{when}: no answer")));
+        if mode != "halt" {
+            self.assert_told(&when, step, &told);
+        }
+        self.assert_true(&when);
+        self.good(&[operation.ask]);
+        self.assert_true(&format!("{when}, asked again"));
+        hit
     }
-    panic!("not untouched after {MOST_STEPS} steps: {:?}", bench.fault.struck);
-}
 
-#[test]
-fn l01_an_error_at_any_step_of_a_create_that_starts_leaves_nothing_and_a_retry_succeeds() {
-    let mut bench = Bench::set_up("as");
-    let assign = |bench: &Bench| bench.host.assign_command(&bench.user, &[]).output();
-    for number in 1..=MOST_STEPS {
-        bench.fault.arm(Mode::Error);
-        let created = assign(&bench);
-        let Some(step) = bench.fault.disarm() else {
-            created.assert_good();
-            bench.delete().assert_good();
-            bench.assert_empty("at the end");
-            return bench.fault.saw(&["make disk", "bind user socket", "execute shim", "make control groups", "make the link"]);
-        };
-        assert_eq!(created.status, 1, "{step}: {created:?}");
-        assert!(created.stderr.contains(&step), "the message tells the step {step:?}: {created:?}");
-        bench.assert_empty(&format!("assign, error at step {number}, {step}"));
-        // The first steps are those of a create without a start, and tried there.
-        if ["execute shim", "make the link"].contains(&step.as_str()) {
-            assign(&bench).assert_good();
-            bench.berth().await_docker();
-            bench.delete().assert_good();
-            bench.assert_empty(&format!("deleted after an error at {step}"));
+    /// A failure is told with its reason and what to do, unless it stood in nobody's way.
+    #[track_caller]
+    fn assert_told(&self, when: &str, step: &Step, told: &Told) {
+        let answer = told.as_ref().unwrap_or_else(|e| panic!("{when}: no answer: {e}"));
+        if answer.status < 300 {
+            return;
+        }
+        let problem = answer.json();
+        let text = |key: &str| problem[key].as_str().unwrap_or_default().to_owned();
+        assert!(!text("hint").is_empty() && !text("code").is_empty(), "{when}: {answer:?}");
+        // What the shim's death took away tells of that death.
+        if step.who != "shim" || !step.name.contains("PID 1") {
+            assert!(text("detail").contains(&step.name), "{when}: the message tells the step: {answer:?}");
         }
     }
-    panic!("not untouched after {MOST_STEPS} steps: {:?}", bench.fault.struck);
 }
 
-#[test]
-fn l01_a_kill_at_any_step_of_start_is_repaired() {
-    let mut bench = Bench::set_up("sk");
-    bench.create().assert_good();
-    bench.berth().start().output().assert_good();
-    bench.berth().stop().output().assert_good();
-    let stopped = Snapshot::take(&bench.scope);
-    for number in 1..=MOST_STEPS {
-        bench.fault.arm(Mode::Kill);
-        let mut starting = bench.berth().start().spawn();
-        let told = bench.fault.file.with_extension("struck");
-        until("the start ends, or somebody dies", Duration::from_secs(60), || (told.exists() || !starting.alive()).then_some(()));
-        if !told.exists() {
-            bench.fault.disarm();
-            starting.finish(SETTLED).assert_good();
-            bench.delete().assert_good();
-            bench.assert_empty("at the end");
-            return bench.fault.saw(&["execute shim", "make control groups", "make the link"]);
-        }
-        until("the step is told", SETTLED, || fs::read_to_string(&told).ok().filter(|t| t.ends_with('\n')));
-        let step = bench.fault.disarm().expect("struck");
-        eprintln!("start, killed at step {number}, {step}");
-        // It was the node, or the shim: then the node lives, and has to tell it.
-        if bench.host.node_died(Duration::from_millis(500)) {
-            bench.host.start_node();
-        }
-        drop(starting);
-        bench.berth().start().output().assert_good();
-        bench.berth().await_docker();
-        assert_eq!(bench.berth().group_pids("shim").len(), 1, "one shim after a kill at {step}");
-        bench.berth().stop().output().assert_good();
-        stopped.assert_back(&bench.scope, SETTLED);
+/// A process as far as a victim is told by it.
+struct Process {
+    pid: u32,
+    parent: u32,
+    name: String,
+    arguments: usize,
+    group: String,
+    is_init: bool,
+}
+
+impl Process {
+    /// Of this instance: a child of its node, or in one of its groups.
+    fn has_ancestor_or_group(&self, bench: &Bench) -> bool {
+        self.parent == bench.host.node_pid() || self.group.contains(&format!("/berth{}/", bench.host.slot.instance()))
     }
-    panic!("not untouched after {MOST_STEPS} steps: {:?}", bench.fault.struck);
 }
 
-/// Deletes a running berth, or one that never ran.
-fn delete_with(name: &str, mode: Mode, running: bool) {
-    let mut bench = Bench::set_up(name);
-    for number in 1..=MOST_STEPS {
-        bench.create().assert_good();
-        if running {
-            bench.berth().start().output().assert_good();
+fn processes() -> impl Iterator<Item = Process> {
+    fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let read = |file: &str| fs::read_to_string(entry.path().join(file)).ok();
+        let status = read("status")?;
+        let field = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default().trim().to_owned();
+        let numbers: Vec<String> = field("NSpid:").split_whitespace().map(str::to_owned).collect();
+        Some(Process {
+            pid,
+            parent: field("PPid:").parse().ok()?,
+            name: field("Name:"),
+            arguments: read("cmdline")?.split('\0').filter(|word| !word.is_empty()).count(),
+            group: read("cgroup")?,
+            is_init: numbers.len() == 2 && numbers[1] == "1",
+        })
+    })
+}
+
+/// Letter of proc_pid_stat(5).
+fn state_of(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
+/// All blows at all steps of one operation, on an instance of its own. The names of its steps.
+#[track_caller]
+fn every_step(operation: &Operation) -> BTreeSet<String> {
+    let began = Instant::now();
+    let bench = Bench::set_up();
+    bench.prepare(operation);
+    let steps = bench.fault.note(|| bench.good(&[operation.ask]));
+    assert!(!steps.is_empty(), "{}: the daemons are not armed", operation.name);
+    bench.assert_true(&format!("after {}", operation.name));
+    let long = std::env::var_os("BERTH_TEST_LONG").is_some();
+    let mut blows = 0;
+    for step in &steps {
+        let mut hit = Vec::new();
+        let own = operation.also.iter().copied().chain(long.then_some(Blow::Error));
+        for blow in own.chain([Blow::Node, Blow::Shim, Blow::Init]) {
+            if blow == Blow::Stage && step.who != "stage" {
+                continue;
+            }
+            if bench.strike(operation, step, blow) {
+                hit.push(blow);
+            }
         }
-        bench.fault.arm(mode);
-        let mut deleting = bench.berth().delete().spawn();
-        let told = bench.fault.file.with_extension("struck");
-        until("the delete ends, or is struck", Duration::from_secs(60), || (told.exists() || !deleting.alive()).then_some(()));
-        if !told.exists() {
-            bench.fault.disarm();
-            deleting.finish(SETTLED).assert_good();
-            bench.assert_empty("at the end");
-            return bench.fault.saw(&["remove record", "release ids", "remove from nft table", "remove user socket"]);
-        }
-        until("the step is told", SETTLED, || fs::read_to_string(&told).ok().filter(|t| t.ends_with('\n')));
-        let step = bench.fault.disarm().expect("struck");
-        eprintln!("delete, {mode:?} at step {number}, {step}");
-        if mode == Mode::Kill {
-            assert!(bench.host.node_died(SETTLED), "the fault at {step:?} was no end of the node");
-            bench.host.start_node();
-        }
-        // Asking again, and again when the first was already enough.
-        drop(deleting);
-        until(&format!("a second delete works after {step}"), SETTLED, || {
-            let again = bench.delete();
-            (again.success() || again.status == 3).then_some(())
-        });
-        bench.assert_empty(&format!("delete, {mode:?} at step {number}, {step}"));
+        eprintln!("{}: {} {} of the {}: {hit:?}", operation.name, step.name, step.number, step.who);
+        assert!(hit.contains(&Blow::Node), "{}: {step:?} never came again", operation.name);
+        blows += hit.len();
     }
-    panic!("not untouched after {MOST_STEPS} steps: {:?}", bench.fault.struck);
+    eprintln!("{}: {} steps, {blows} blows, {:.0} s", operation.name, steps.len(), began.elapsed().as_secs_f64());
+    steps.into_iter().map(|step| step.name).collect()
+}
+
+/// Several operations beside each other, on as many instances.
+#[track_caller]
+fn side_by_side(names: &[&str]) {
+    let threads: Vec<_> = names
+        .iter()
+        .map(|name| {
+            let operation = OPERATIONS.iter().find(|o| o.name == *name).unwrap_or_else(|| panic!("no operation {name}"));
+            thread::spawn(move || drop(every_step(operation)))
+        })
+        .collect();
+    let failed: Vec<_> = threads.into_iter().zip(names).filter_map(|(thread, name)| thread.join().is_err().then_some(name)).collect();
+    assert!(failed.is_empty(), "failed: {failed:?}; their panics are above");
 }
 
 #[test]
-fn l01_an_error_at_any_step_of_delete_is_made_good_by_asking_again() {
-    delete_with("de", Mode::Error, false);
+fn l01_whoever_dies_at_any_step_of_start_and_stop_leaves_the_truth() {
+    side_by_side(&["start", "stop"]);
 }
 
 #[test]
-fn l01_a_kill_at_any_step_of_delete_is_made_good_by_asking_again() {
-    delete_with("dk", Mode::Kill, false);
+fn l01_whoever_dies_at_any_step_of_create_and_delete_leaves_the_truth() {
+    side_by_side(&["create", "delete running"]);
 }
 
 #[test]
-fn l01_an_error_at_any_step_of_deleting_a_running_berth_is_made_good() {
-    delete_with("re", Mode::Error, true);
+fn l01_whoever_dies_at_any_step_of_set_suspend_and_resume_leaves_the_truth() {
+    side_by_side(&["set", "suspend", "resume"]);
 }
 
+/// A step that none of the operations comes by would be struck by nothing here.
 #[test]
-fn l01_a_kill_at_any_step_of_deleting_a_running_berth_is_made_good() {
-    delete_with("rk", Mode::Kill, true);
-}
-
-/// The tests here prove nothing when nothing is armed.
-#[test]
-fn the_daemons_are_armed() {
-    let mut bench = Bench::set_up("ar");
-    bench.fault.arm(Mode::Error);
-    let refused = bench.create();
-    assert!(!refused.success() && !Path::new(&bench.fault.file).exists(), "{refused:?}");
-    assert!(bench.fault.disarm().is_some());
+fn l01_the_operations_come_by_every_step_that_is_in_the_sources() {
+    let bench = Bench::set_up();
+    let mut seen: BTreeSet<String> = BTreeSet::new();
+    for operation in &OPERATIONS {
+        bench.prepare(operation);
+        let steps = bench.fault.note(|| bench.good(&[operation.ask]));
+        eprintln!("{}: {:?}", operation.name, steps.iter().map(|s| s.name.as_str()).collect::<Vec<_>>());
+        seen.extend(steps.into_iter().map(|s| s.name));
+    }
+    let missing: Vec<String> = names_in_sources().into_iter().filter(|name| !seen.contains(name)).collect();
+    assert!(missing.is_empty(), "no operation comes by {missing:?}");
 }

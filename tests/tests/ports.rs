@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 use std::{
-    fs,
     net::TcpListener,
     time::{Duration, Instant},
 };
