@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use berth_node::daemon::{
     self,
     config::{Config, DEFAULT_FILE},
-    purge, teardown,
+    purge, source_ports, teardown,
 };
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -36,6 +36,13 @@ enum Action {
         /// Do not ask
         #[arg(long)]
         yes: bool,
+    },
+    /// Names the user whose berth left this host by a source port
+    Whose {
+        port: u16,
+        /// When, in UTC: 2026-05-03T02:10:00Z, or seconds since the epoch; otherwise now
+        #[arg(long, value_name = "TIME", value_parser = source_ports::moment)]
+        at: Option<i64>,
     },
     /// Ranges of host ids
     Ids {
@@ -71,6 +78,7 @@ fn act(arguments: Arguments) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let done = match arguments.command {
         None => runtime.block_on(daemon::run(config)),
+        Some(Action::Whose { port, at }) => source_ports::whose(config, port, at).map(|told| println!("{told}")),
         Some(Action::Ids { action: IdsAction::Purge { base } }) => purge::ids(&config, base),
         Some(Action::Teardown { yes, .. }) => {
             if !yes {

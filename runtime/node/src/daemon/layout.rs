@@ -97,7 +97,7 @@ impl Layout {
     }
 
     /// Who had which source ports, one line for each change.
-    pub fn port_holders(&self) -> PathBuf {
+    pub(crate) fn port_holders(&self) -> PathBuf {
         self.node_dir().join("source-ports.jsonl")
     }
 
@@ -114,8 +114,14 @@ impl Layout {
         self.berths().join(id.to_string())
     }
 
+    /// The image, where the berth has one.
     pub(crate) fn disk(&self, id: BerthId) -> PathBuf {
         self.berth_dir(id).join("disk.img")
+    }
+
+    /// The directory, where the berth has that.
+    pub(crate) fn disk_dir(&self, id: BerthId) -> PathBuf {
+        self.berth_dir(id).join("disk")
     }
 
     /// Spools of Docker API calls; they outlive their berths until they were fetched.

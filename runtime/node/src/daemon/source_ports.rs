@@ -8,6 +8,7 @@ use std::{
     path::Path,
 };
 
+use anyhow::Context;
 use berth_protocol::BerthId;
 use berth_runtime::{
     error::{Result, Step},
@@ -16,6 +17,7 @@ use berth_runtime::{
 use serde::{Deserialize, Serialize};
 
 use super::{
+    config::Config,
     host::{Host, now_ms},
     record::{Corrupt, Phase, Record},
 };
@@ -102,6 +104,38 @@ fn older(file: &Path) -> std::path::PathBuf {
     file.with_extension("1.jsonl")
 }
 
+/// A moment in milliseconds since the epoch, from its seconds or from a date of UTC: `1764000000`, `2026-05-03T02:10:00Z`, `2026-05-03`.
+pub fn moment(text: &str) -> std::result::Result<i64, String> {
+    let error = || format!("{text:?} is no time; write 2026-05-03T02:10:00Z (UTC), or seconds since the epoch");
+    if let Ok(seconds) = text.parse::<u32>() {
+        return Ok(i64::from(seconds) * 1000);
+    }
+    let (date, clock) = text.strip_suffix('Z').unwrap_or(text).split_once(['T', ' ']).unwrap_or((text, "0:0:0"));
+    let numbers = |part: &str, by: char| part.split(by).map(|n| n.parse::<u32>().ok().map(i64::from)).collect::<Option<Vec<i64>>>();
+    let (date, clock) = (numbers(date, '-').ok_or_else(error)?, numbers(clock, ':').ok_or_else(error)?);
+    let (&[year, month, day], [hour, minute, second @ ..]) = (date.as_slice(), clock.as_slice()) else { return Err(error()) };
+    let second = second.first().copied().unwrap_or(0);
+    let valid = (1970..10_000).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
+    if !valid || *hour > 24 || *minute > 59 || second > 60 || clock.len() > 3 {
+        return Err(error());
+    }
+    // Years from March on have their leap day last: days before a month are then 30.6 for each, rounded.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - 719_468;
+    Ok((((days * 24 + hour) * 60 + minute) * 60 + second) * 1000)
+}
+
+/// What `berth-node whose` says.
+pub fn whose(config: Config, port: u16, at: Option<i64>) -> anyhow::Result<String> {
+    let at = at.unwrap_or_else(now_ms);
+    let file = super::layout::Layout::new(&config)?.port_holders();
+    let found = holder(&file, port, at).with_context(|| format!("cannot read {}", file.display()))?;
+    let Some(Line { ports: (first, last), user, uid, berth, at: since, .. }) = found else {
+        anyhow::bail!("no berth had port {port} then, as far back as {} goes", file.display());
+    };
+    Ok(format!("{user} (uid {uid}), berth {berth}, has had ports {first}-{last} since @{}", since / 1000))
+}
+
 /// Who had `port` at `at` (milliseconds since the epoch), as far back as the list goes. `file` is that of the node's layout.
 pub fn holder(file: &Path, port: u16, at: i64) -> io::Result<Option<Line>> {
     let read = |file: &Path| match fs::read_to_string(file) {
@@ -122,6 +156,23 @@ fn find(text: &str, port: u16, at: i64) -> Option<Line> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn n05_times_are_read_as_reports_of_abuse_write_them() {
+        for (text, seconds) in [
+            ("0", 0),
+            ("1970-01-01", 0),
+            ("2000-02-29T12:00:00Z", 951_825_600),
+            ("2026-05-03 02:10", 1_777_774_200),
+            ("2027-01-01T00:00:01Z", 1_798_761_601),
+            ("1767225600", 1_767_225_600),
+        ] {
+            assert_eq!(moment(text), Ok(seconds * 1000), "{text}");
+        }
+        for text in ["", "yesterday", "2026-13-01", "2026-05", "2026-05-03T", "2026-05-03T25:00", "1.2", "2026-05-03T01:02:03:04Z"] {
+            assert!(moment(text).is_err(), "{text}");
+        }
+    }
     use crate::daemon::record::tests::record;
 
     fn line(user: &str, what: What, at: i64) -> Line {

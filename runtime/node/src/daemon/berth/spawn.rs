@@ -15,8 +15,11 @@ use berth_protocol::BerthId;
 use berth_runtime::{
     Error,
     container::Bundle,
+    disk::Room,
     error::{Result, Step, chain},
-    fault, image, net, spec,
+    fault, image, net,
+    net::firewalls::Firewalls,
+    spec,
 };
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::process::{Child, Command};
@@ -26,6 +29,7 @@ use crate::{
     daemon::{
         apparmor,
         channel::Channel,
+        disks,
         host::{Host, group_limits},
         listener::{Listener, gone, make_dir},
         network,
@@ -48,6 +52,8 @@ pub(super) struct Prepared {
     exit: File,
     calls: File,
     mounts: Vec<OwnedFd>,
+    /// Why the disk is smaller than wanted.
+    pub(super) not_grown: Option<String>,
 }
 
 impl Prepared {
@@ -64,7 +70,18 @@ impl Prepared {
 /// Makes what lies on the host for one run; what a former run left there is removed first.
 pub(super) fn prepare(host: &Host, record: &Record) -> Result<Prepared> {
     host.sweep(record.id, &record.link)?;
-    let bundle = bundle(host, record)?;
+    if Firewalls::silent() {
+        host.open_firewalls();
+    }
+    let (disk, limit) = (host.disk(record), disks::limit(&record.limits));
+    disk.await_release()?;
+    let not_grown = match disk.is_to_grow(limit.bytes)? {
+        // A disk of the old size is better than none.
+        true => disk.grow(limit.bytes).err().map(|error| chain(&error)),
+        false => None,
+    };
+    let room = host.disks.admit(record.id)?;
+    let bundle = bundle(host, record, room)?;
     let layout = &host.layout;
     fault::point("make shim directory")?;
     make_dir(&layout.shim_dir(record.id), 0o700)?;
@@ -94,10 +111,11 @@ pub(super) fn prepare(host: &Host, record: &Record) -> Result<Prepared> {
         exit: open(&exit)?,
         calls,
         mounts: Vec::new(),
+        not_grown,
     })
 }
 
-fn bundle(host: &Host, record: &Record) -> Result<Bundle> {
+fn bundle(host: &Host, record: &Record, room: Room) -> Result<Bundle> {
     let told = |e: image::Error| Error::Invalid(format!("image {}: {}", record.image, chain(&e)));
     let found = host.images.get(&record.image).map_err(told)?;
     let image = found.ok_or_else(|| Error::Invalid(format!("image {} is not there any more: import it again", record.image)))?;
@@ -114,7 +132,8 @@ fn bundle(host: &Host, record: &Record) -> Result<Bundle> {
         id: record.id.to_string(),
         spec,
         id_base: record.id_base,
-        disk: host.layout.disk(record.id),
+        disk: host.disk(record),
+        room,
         cgroup: host.group(record.id),
         limits: group_limits(&record.limits),
         net: net::Link { name: record.link.clone(), address: record.address, rates: network::rates(&record.limits) },
@@ -198,7 +217,7 @@ fn service(cgroups: &str) -> Option<&str> {
 
 /// Gives the shim its orders, once.
 pub(super) async fn send(channel: &Channel, listener: &Listener, prepared: Prepared) -> io::Result<()> {
-    let Prepared { start, control, console, older, exit, calls, mounts } = prepared;
+    let Prepared { start, control, console, older, exit, calls, mounts, not_grown: _ } = prepared;
     let mut descriptors = vec![listener.as_fd(), control.as_fd(), console.as_fd(), older.as_fd(), exit.as_fd(), calls.as_fd()];
     descriptors.extend(mounts.iter().map(AsFd::as_fd));
     channel.send(&ToShim::Start(Box::new(start)), &descriptors).await
