@@ -1,9 +1,9 @@
-//! The spool of calls: one line of JSON for each, written before the client can have seen the end of its answer for long, so that nothing is
-//! lost whichever daemon is killed. The node takes what is there and says so; what it took it punches out of the file, whose positions only
-//! grow.
+//! The spool of calls: one line of JSON for each, in the file within [`DELAY`], so that nothing is lost whichever daemon is killed. Lines are
+//! written in batches: a write for each would stand before the client's next call. The node takes what is there and says so; what it took it
+//! punches out of the file, whose positions only grow.
 //!
 //! Bounds: [`MOST`] bytes between what was taken and the end; calls beyond are counted, and told as one [`CallRecord::Lost`] as soon as there
-//! is room again. A write that fails (a full disk) counts the same way.
+//! is room again. A write that fails (a full disk) counts the same way, for every line of its batch.
 
 use std::{
     fs::File,
@@ -29,6 +29,9 @@ use crate::link::{Event, Owner};
 const MOST: u64 = 16 << 20;
 /// Kept free for the line that tells how many calls were lost.
 const RESERVE: u64 = 4096;
+/// Longest time, and most bytes, until lines are written.
+const DELAY: Duration = Duration::from_millis(5);
+const BATCH: usize = 64 << 10;
 /// Least time between two reports of the end, and between two syncs.
 const PACE: Duration = Duration::from_millis(100);
 const SYNC_PACE: Duration = Duration::from_secs(1);
@@ -48,6 +51,7 @@ pub(crate) struct Calls {
     owner: Owner,
     file: File,
     spool: Mutex<Spool>,
+    waiting: Notify,
     grown: Notify,
     dirty: AtomicBool,
     written: Notify,
@@ -63,7 +67,9 @@ struct Spool {
     lost_at: i64,
     /// Half a line is at the end of the file and could not be taken back.
     torn: bool,
-    line: Vec<u8>,
+    /// Lines that are to be written, and how many.
+    lines: Vec<u8>,
+    count: u64,
 }
 
 impl Calls {
@@ -78,7 +84,7 @@ impl Calls {
         let mut last = [0];
         let torn = end > taken && (file.read_exact_at(&mut last, end - 1).is_err() || last[0] != b'\n');
         let spool = Mutex::new(Spool { taken, end, torn, ..Spool::default() });
-        let calls = Self { owner, file, spool, grown: Notify::new(), dirty: AtomicBool::new(false), written: Notify::new() };
+        let calls = Self { owner, file, spool, waiting: Notify::new(), grown: Notify::new(), dirty: AtomicBool::new(false), written: Notify::new() };
         calls.lock().mend(&calls.file);
         Ok(calls)
     }
@@ -94,11 +100,11 @@ impl Calls {
         spool.taken = position.clamp(spool.taken, spool.end);
         if spool.lost > 0 {
             self.tell_lost(&mut spool);
-            self.notify();
+            self.write(&mut spool);
         }
     }
 
-    /// Writes one call.
+    /// Has one call written.
     pub(crate) fn record(&self, caller: &Caller, call: Finished) {
         let Finished { at, method, path, image, container, status, request_bytes, response_bytes, duration, outcome } = call;
         let record = CallRecord::Call(Call {
@@ -118,32 +124,48 @@ impl Calls {
             outcome,
         });
         let mut spool = self.lock();
+        let first = spool.lines.is_empty();
         self.tell_lost(&mut spool);
-        if spool.lost > 0 || !spool.write(&self.file, &record, RESERVE) {
-            if spool.lost == 0 {
-                spool.lost_at = now_ms();
-            }
-            spool.lost += 1;
+        if spool.lost > 0 || !spool.add(&record, RESERVE) {
+            spool.lose(1);
         }
-        drop(spool);
-        self.notify();
+        if spool.lines.len() >= BATCH {
+            self.write(&mut spool);
+        } else if first {
+            self.waiting.notify_one();
+        }
+    }
+
+    /// Writes what waits to be written.
+    fn write(&self, spool: &mut Spool) {
+        if spool.write(&self.file) {
+            self.dirty.store(true, Ordering::Relaxed);
+            self.grown.notify_one();
+            self.written.notify_one();
+        }
+    }
+
+    /// Writes lines when they have waited for [`DELAY`], for ever.
+    pub(crate) async fn write_for_ever(&self) {
+        loop {
+            self.waiting.notified().await;
+            sleep(DELAY).await;
+            self.write(&mut self.lock());
+        }
     }
 
     fn tell_lost(&self, spool: &mut Spool) {
-        if spool.lost == 0 || spool.taken + MOST < spool.end + 2 * RESERVE {
+        if spool.lost == 0 || spool.taken + MOST < spool.whole() + 2 * RESERVE {
             return;
         }
         let Owner { name, uid, .. } = &self.owner;
-        let record = CallRecord::Lost { at: spool.lost_at, user: name.clone(), uid: *uid, count: spool.lost };
-        if spool.write(&self.file, &record, 0) {
+        let count = spool.lost;
+        let record = CallRecord::Lost { at: spool.lost_at, user: name.clone(), uid: *uid, count };
+        if spool.add(&record, 0) {
             spool.lost = 0;
+            // Should that line be lost, so are they.
+            spool.count += count - 1;
         }
-    }
-
-    fn notify(&self) {
-        self.dirty.store(true, Ordering::Relaxed);
-        self.grown.notify_one();
-        self.written.notify_one();
     }
 
     /// Tells every node of a new end, for ever.
@@ -169,8 +191,9 @@ impl Calls {
         }
     }
 
-    /// Syncs what was written. The disk may take its time: not on the shim's one thread.
+    /// Writes what waits, and syncs it. The disk may take its time: not on the shim's one thread.
     pub(crate) async fn sync(&self) {
+        self.write(&mut self.lock());
         if self.dirty.swap(false, Ordering::Relaxed)
             && let Ok(file) = self.file.try_clone()
         {
@@ -184,20 +207,49 @@ impl Calls {
 }
 
 impl Spool {
-    /// Writes a line, if that leaves `reserve` bytes of the bound; false when it does not, or the disk is full.
-    fn write(&mut self, file: &File, record: &CallRecord, reserve: u64) -> bool {
-        self.mend(file);
-        if self.torn {
+    /// Where the spool ends when all is written.
+    fn whole(&self) -> u64 {
+        self.end + self.lines.len() as u64
+    }
+
+    /// Adds a line to what is to be written, if that leaves `reserve` bytes of the bound.
+    fn add(&mut self, record: &CallRecord, reserve: u64) -> bool {
+        let before = self.lines.len();
+        let done = serde_json::to_writer(&mut self.lines, record).is_ok() && {
+            self.lines.push(b'\n');
+            self.whole() + reserve <= self.taken + MOST
+        };
+        if done {
+            self.count += 1;
+        } else {
+            self.lines.truncate(before);
+        }
+        done
+    }
+
+    /// Writes what waits to be written, or counts it as lost; false when nothing was written.
+    fn write(&mut self, file: &File) -> bool {
+        if self.lines.is_empty() {
             return false;
         }
-        let mut line = std::mem::take(&mut self.line);
-        line.clear();
-        let done = serde_json::to_writer(&mut line, record).is_ok() && {
-            line.push(b'\n');
-            self.end + line.len() as u64 + reserve <= self.taken + MOST && self.append(file, &line)
-        };
-        self.line = line;
+        self.mend(file);
+        let lines = std::mem::take(&mut self.lines);
+        let count = std::mem::take(&mut self.count);
+        let done = !self.torn && self.append(file, &lines);
+        if !done {
+            self.lose(count);
+        }
+        self.lines = lines;
+        self.lines.clear();
+        self.lines.shrink_to(BATCH);
         done
+    }
+
+    fn lose(&mut self, count: u64) {
+        if self.lost == 0 {
+            self.lost_at = now_ms();
+        }
+        self.lost += count;
     }
 
     /// Ends a line of which only a part is there: readers skip it.
@@ -245,6 +297,11 @@ mod tests {
         Calls::open(file, owner(), taken).unwrap()
     }
 
+    /// As if its time had come.
+    fn write(calls: &Calls) {
+        calls.write(&mut calls.lock());
+    }
+
     fn call(target: &str) -> Finished {
         let now = Now { wall: 1_700_000_000_000, clock: Instant::now() };
         http::refused(format!("GET {target} HTTP/1.1\r\n\r\n").as_bytes(), 503, now, now)
@@ -262,6 +319,7 @@ mod tests {
         let calls = open(&path, 0);
         let caller = Caller { uid: 4711, pid: 42, command: "docker".into() };
         calls.record(&caller, call("/info"));
+        write(&calls);
         assert_eq!(calls.end(), fs::metadata(&path).unwrap().len());
         let [CallRecord::Call(told)] = &records(&path)[..] else { panic!("not one call") };
         assert_eq!((told.user.as_str(), told.uid, told.pid, told.command.as_str()), ("alice", 4711, 42, "docker"));
@@ -269,6 +327,7 @@ mod tests {
         let before = calls.end();
         let again = open(&path, before);
         again.record(&caller, call("/version"));
+        write(&again);
         assert!(again.end() > before && records(&path).len() == 2);
     }
 
@@ -281,6 +340,7 @@ mod tests {
             let calls = open(&path, 0);
             assert_eq!(calls.end(), torn.len() as u64 + 1);
             calls.record(&Caller::default(), call("/info"));
+            write(&calls);
             assert_eq!(records(&path).len(), 1);
             // What was taken needs no end; a file that was lost goes on where it was.
             assert_eq!(open(&path, calls.end()).end(), calls.end());
@@ -300,11 +360,12 @@ mod tests {
         while calls.lock().lost == 0 {
             calls.record(&Caller::default(), call(&long));
             written += 1;
-            assert!(calls.end() <= MOST);
+            assert!(calls.lock().whole() <= MOST);
         }
         for _ in 0..99 {
             calls.record(&Caller::default(), call("/short"));
         }
+        write(&calls);
         let full = calls.end();
         assert!(full > MOST - 2 * RESERVE - 3000);
         assert_eq!(records(&path).len(), written - 1);
@@ -312,6 +373,7 @@ mod tests {
         let told = records(&path);
         assert!(matches!(told.last(), Some(CallRecord::Lost { count: 100, uid: 4711, .. })), "{:?}", told.last());
         calls.record(&Caller::default(), call("/again"));
+        write(&calls);
         assert_eq!(records(&path).len(), written + 1);
         // A wrong word of the node moves nothing back, and nothing past the end.
         calls.taken(u64::MAX);
@@ -329,10 +391,16 @@ mod tests {
         for _ in 0..3 {
             calls.record(&Caller::default(), call("/info"));
         }
+        write(&calls);
         assert_eq!((calls.end(), calls.lock().lost), (0, 3));
+        // What was to tell of them is lost too.
+        calls.record(&Caller::default(), call("/info"));
+        write(&calls);
+        assert_eq!((calls.end(), calls.lock().lost), (0, 4));
         calls.file = good;
         calls.record(&Caller::default(), call("/info"));
-        assert!(matches!(records(&path)[..], [CallRecord::Lost { count: 3, .. }, CallRecord::Call(_)]));
+        write(&calls);
+        assert!(matches!(records(&path)[..], [CallRecord::Lost { count: 4, .. }, CallRecord::Call(_)]));
     }
 
     #[tokio::test]
@@ -352,6 +420,7 @@ mod tests {
         tokio::select! {
             () = calls.report(&state) => {}
             () = calls.sync_for_ever() => {}
+            () = calls.write_for_ever() => {}
             () = work => {}
         }
         let told: Vec<Event> = std::iter::from_fn(|| events.try_recv().ok()).collect();

@@ -266,6 +266,8 @@ impl Berth {
         let (spool, told) = (Arc::clone(&calls), Arc::clone(&state));
         tokio::spawn(async move { spool.report(&told).await });
         let spool = Arc::clone(&calls);
+        tokio::spawn(async move { spool.write_for_ever().await });
+        let spool = Arc::clone(&calls);
         tokio::spawn(async move { spool.sync_for_ever().await });
 
         let watched = Arc::clone(&sleeper);
