@@ -47,6 +47,10 @@ pub struct Options {
     pub nss_users: Vec<&'static str>,
     /// The last sections of node.toml.
     pub node_config: String,
+    /// A shell script that the node is started by, in a mount namespace of its own: it ends in `exec "$0" "$@"`.
+    pub node_enters: Option<&'static str>,
+    /// Id ranges of the pool, at most those of the slot.
+    pub id_ranges: u32,
 }
 
 impl Default for Options {
@@ -58,6 +62,8 @@ impl Default for Options {
             env: Vec::new(),
             nss_users: Vec::new(),
             node_config: "[disk]\ntrim_interval_seconds = 1\n".into(),
+            node_enters: None,
+            id_ranges: u32::MAX,
         }
     }
 }
@@ -119,7 +125,8 @@ impl Host {
         fs::create_dir_all(&server_dir).expect("make directory");
         chown(&server_dir, Some(self.server_user.uid), Some(self.server_user.gid)).expect("give directory");
         let (first, last) = self.slot.ids();
-        let Options { quarantine_days, disk_overcommit, .. } = self.options;
+        let Options { quarantine_days, disk_overcommit, id_ranges, .. } = self.options;
+        let last = last.min(first.saturating_add(id_ranges.saturating_mul(65_536)) - 1);
         let node = format!(
             "run_dir = {:?}\nstate_dir = {:?}\nlog_dir = {:?}\nprograms_dir = {:?}\nrecipe_dir = {:?}\nserver_user = {:?}\ninstance = {:?}\n\
              link_prefix = {:?}\n[ids]\nfirst = {first}\nlast = {last}\nquarantine_days = {quarantine_days}\n\
@@ -170,7 +177,16 @@ impl Host {
     /// Starts the node and waits until its socket answers.
     #[track_caller]
     pub fn start_node(&self) {
-        let mut command = Command::new(programs::find("berth-node"));
+        let program = programs::find("berth-node");
+        let mut command = match self.options.node_enters {
+            None => Command::new(program),
+            // Neither of the two forks: the pid is the node's in the end.
+            Some(script) => {
+                let mut command = Command::new("unshare");
+                command.args(["--mount", "--propagation", "private", "sh", "-ec", script]).arg(program);
+                command
+            }
+        };
         command
             .arg("--config")
             .arg(self.slot.node_config())
