@@ -113,6 +113,13 @@ fn held_back(total: u64, free: u64, block: u64, room: Room) -> u64 {
     base.max(beyond_limit).max(beyond_room).min(total.saturating_sub(1))
 }
 
+/// What [`held_back`] leaves of what is free, without a bound on room.
+pub(super) fn left(space: &Space, limit: Limit) -> u64 {
+    const BLOCK: u64 = 4096;
+    let held = held_back(space.size / BLOCK, space.free / BLOCK, BLOCK, Room { limit, free: None });
+    space.free.saturating_sub(held * BLOCK)
+}
+
 /// The disk of a running berth.
 #[derive(Debug)]
 pub struct Mounted {

@@ -91,6 +91,11 @@ impl Space {
     pub fn used(&self) -> u64 {
         self.size.saturating_sub(self.free)
     }
+
+    /// What `limit` leaves of an image.
+    pub fn left(&self, limit: Limit) -> u64 {
+        image::left(self, limit)
+    }
 }
 
 /// Whether a mounted disk could be made larger.
@@ -148,6 +153,14 @@ impl Disk {
     pub fn grow(&self, bytes: u64) -> Result<()> {
         match self.backend {
             Backend::Loop => resize::grow(&self.path, bytes),
+            Backend::Directory { .. } => Ok(()),
+        }
+    }
+
+    /// Waits until nothing has it mounted; what a killed berth held goes within moments.
+    pub fn await_release(&self) -> Result<()> {
+        match self.backend {
+            Backend::Loop => loopdev::await_release(&self.path),
             Backend::Directory { .. } => Ok(()),
         }
     }

@@ -71,8 +71,40 @@ pub struct Network {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Disk {
-    /// How often a running berth's free space goes back to the host.
+    /// How the disks of new berths are made; those that are there stay as they are.
+    pub backend: Backend,
+    /// Makes directories without any limit where the file system keeps none: for measurements, never for users.
+    pub without_quota: bool,
+    /// Share of the file system that holds the disks, `"5%"`: with less free, users are told; half of it berths never take.
+    pub low_water: LowWater,
+    /// How often a running berth's free space goes back to the host, besides after it has deleted much.
     pub trim_interval_seconds: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backend {
+    /// A directory where the file system keeps project quotas, else an image.
+    #[default]
+    Auto,
+    /// An ext4 image on a loop device.
+    Loop,
+    /// A directory under ext4's or XFS's project quota.
+    Directory,
+}
+
+/// Hundredths of a percent; in the file a number with a percent sign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct LowWater(pub u32);
+
+impl TryFrom<String> for LowWater {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let percent = text.strip_suffix('%').and_then(|number| number.trim_end().parse::<f64>().ok()).filter(|p| (0.1..=50.0).contains(p));
+        percent.map(|p| Self((p * 100.0).round() as u32)).ok_or_else(|| format!("{text:?} is no share of \"0.1%\" to \"50%\""))
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -127,7 +159,7 @@ impl Default for Network {
 
 impl Default for Disk {
     fn default() -> Self {
-        Self { trim_interval_seconds: 600 }
+        Self { backend: Backend::Auto, without_quota: false, low_water: LowWater(500), trim_interval_seconds: 600 }
     }
 }
 
@@ -215,6 +247,10 @@ impl Config {
             Err(error) => require(false, format!("network.source_ports: {error}")),
         }
         require(self.network.dns.len() <= 8, "network.dns may hold up to 8 resolvers".into());
+        require(
+            !self.disk.without_quota || self.disk.backend == Backend::Directory,
+            "disk.without_quota means directories: set disk.backend = \"directory\" with it".into(),
+        );
         require(self.disk.trim_interval_seconds >= 1, "disk.trim_interval_seconds must be at least 1".into());
         problems
     }
@@ -233,6 +269,15 @@ mod tests {
     #[test]
     fn unknown_keys_are_refused() {
         assert!(toml::from_str::<Config>("[ids]\nfrist = 1\n").is_err());
+    }
+
+    #[test]
+    fn a_low_water_mark_is_a_share() {
+        let read = |text: &str| toml::from_str::<Config>(&format!("[disk]\nlow_water = {text}\n")).map(|config| config.disk.low_water.0);
+        assert_eq!((read("\"5%\""), read("\"0.5 %\""), read("\"50%\"")), (Ok(500), Ok(50), Ok(5000)));
+        for wrong in ["\"5\"", "\"0%\"", "\"51%\"", "\"x%\"", "\"NaN%\"", "5"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

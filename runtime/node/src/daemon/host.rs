@@ -7,7 +7,7 @@ use std::{
     fs,
     net::Ipv4Addr,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -15,7 +15,8 @@ use berth_protocol::{BerthId, IoLimits, Limits};
 use berth_runtime::{
     Error,
     cgroup::{self, Group, Hierarchy, Part},
-    container, disk,
+    container,
+    disk::{Backend, Disk, quota_enforced},
     error::{Result, Step, chain},
     fault,
     idmap::{Allocator, share::GiveBack},
@@ -25,12 +26,13 @@ use berth_runtime::{
 
 use super::{
     calls::Calls,
-    config::{Config, Reclaim},
+    config::{self, Config, Reclaim},
+    disks::{self, Disks},
     guards::Guards,
     layout::Layout,
     listener::{self, Listener, gone, make_dir},
     network::{egress, entry},
-    record::{Phase, Record, Records, sync_dir},
+    record::{Phase, Record, Records},
     source_ports::What,
 };
 
@@ -47,6 +49,7 @@ pub(crate) struct Host {
     pub(crate) records: Records,
     pub(crate) images: image::Store,
     pub(crate) calls: Calls,
+    pub(crate) disks: Arc<Disks>,
     ranges: Mutex<Allocator>,
 }
 
@@ -136,7 +139,8 @@ impl Host {
         images.sweep().map_err(|e| Error::Invalid(chain(&e)))?;
         let calls = Calls::open(layout.spools()).step("read", layout.spools().display())?;
         let guards = Guards::default();
-        let host = Self { config, layout, hierarchy, systemd, table, guards, records, images, calls, ranges };
+        let disks = Arc::new(Disks::new(layout.berths(), config.disk.low_water.0));
+        let host = Self { config, layout, hierarchy, systemd, table, guards, records, images, calls, disks, ranges };
         host.make_group_parent()?;
         Ok(host)
     }
@@ -221,11 +225,12 @@ impl Host {
         let dir = self.layout.berth_dir(record.id);
         fault::point("make berth directory")?;
         make_dir(&dir, 0o700)?;
+        record.disk_backend = self.new_backend(record.id_base);
         fault::point("make disk")?;
-        let file = self.layout.disk(record.id);
-        disk::create(&file, record.limits.disk_bytes)?;
-        fs::File::open(&file).and_then(|f| f.sync_all()).step("sync", file.display())?;
-        sync_dir(&dir)?;
+        let disk = self.disk(record);
+        disk.create(disks::limit(&record.limits))?;
+        self.disks.know(record.id, disk, disks::limit(&record.limits));
+        self.disks.rest(record.id);
         fault::point("make log directory")?;
         make_dir(&self.layout.log_dir(record.id), 0o700)?;
         fault::point("add to nft table")?;
@@ -241,6 +246,38 @@ impl Host {
         Ok(listener)
     }
 
+    /// Where the bytes of a berth are.
+    pub(crate) fn disk(&self, record: &Record) -> Disk {
+        let path = match record.disk_backend {
+            Backend::Loop => self.layout.disk(record.id),
+            Backend::Directory { .. } => self.layout.disk_dir(record.id),
+        };
+        Disk { backend: record.disk_backend, path }
+    }
+
+    /// How the disk of a new berth is kept. Its project has the number of its first id, which is nobody else's for as long.
+    fn new_backend(&self, id_base: u32) -> Backend {
+        let config::Disk { backend, without_quota, .. } = self.config.disk;
+        match backend {
+            config::Backend::Loop => Backend::Loop,
+            config::Backend::Directory if without_quota => Backend::Directory { project: None },
+            config::Backend::Directory => Backend::Directory { project: Some(id_base) },
+            config::Backend::Auto if quota_enforced(&self.layout.berths()) => Backend::Directory { project: Some(id_base) },
+            config::Backend::Auto => Backend::Loop,
+        }
+    }
+
+    /// Whatever the record says, which may be unreadable: a directory first, by what can remove any.
+    fn remove_disk(&self, id: BerthId) -> Result<()> {
+        self.disks.forget(id);
+        let path = self.layout.disk_dir(id);
+        if path.exists() {
+            let project = self.id_base(id).filter(|_| quota_enforced(&self.layout.berths()));
+            Disk { backend: Backend::Directory { project }, path }.remove()?;
+        }
+        remove_dir(&self.layout.berth_dir(id))
+    }
+
     /// The range of a berth, whatever its record says.
     pub(super) fn id_base(&self, id: BerthId) -> Option<u32> {
         let owner = id.to_string();
@@ -251,6 +288,13 @@ impl Host {
     pub(crate) fn sweep(&self, id: BerthId, link: &str) -> Result<()> {
         fault::point("sweep")?;
         container::sweep(&self.group(id), link)
+    }
+
+    /// The same after a run, with what the host holds for it.
+    pub(crate) fn sweep_run(&self, id: BerthId, link: &str, shim: u32) -> Result<()> {
+        let swept = self.sweep(id, link);
+        self.disks.rest(id);
+        swept.and_then(|()| self.guard(shim, &[]))
     }
 
     /// Takes a berth away, record last. Gone already is success, at each step.
@@ -276,7 +320,7 @@ impl Host {
         fault::point("remove shim directory")?;
         remove_dir(&layout.shim_dir(*id))?;
         fault::point("remove disk")?;
-        remove_dir(&layout.berth_dir(*id))?;
+        self.remove_disk(*id)?;
         fault::point("remove log directory")?;
         remove_dir(&layout.log_dir(*id))?;
         self.calls.orphan(*id);

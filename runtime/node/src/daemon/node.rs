@@ -288,6 +288,8 @@ impl Node {
             image: ensure.image.clone(),
             limits: ensure.limits,
             disk_bytes: ensure.limits.disk_bytes,
+            disk_inodes: ensure.limits.inodes,
+            disk_backend: berth_runtime::disk::Backend::Loop,
             id_base: 0,
             index,
             link,

@@ -15,6 +15,7 @@ use std::{
 use berth_protocol::{BerthId, Limits, Policy, Sleep};
 use berth_runtime::{
     Error,
+    disk::Backend,
     error::{Result, Step},
     fault,
     net::source_ports::Block,
@@ -37,8 +38,14 @@ pub(crate) struct Record {
     pub(crate) home: PathBuf,
     pub(crate) image: String,
     pub(crate) limits: Limits,
-    /// Size that the disk was made with; differs from `limits.disk_bytes` while a change waits.
+    /// Size of the disk: less than `limits.disk_bytes` while growing waits for a start, more once that was lowered.
     pub(crate) disk_bytes: u64,
+    /// Inodes that the disk was made with, where a number was wanted.
+    #[serde(default)]
+    pub(crate) disk_inodes: Option<u64>,
+    /// How the disk is kept, for good.
+    #[serde(default)]
+    pub(crate) disk_backend: Backend,
     /// First host id of the range; 0 while creating.
     pub(crate) id_base: u32,
     /// Which address of the pool, and which link name.
@@ -264,6 +271,8 @@ pub(crate) mod tests {
             image: format!("sha256:{:064}", 1),
             limits: Limits::LEAST,
             disk_bytes: Limits::LEAST.disk_bytes,
+            disk_inodes: None,
+            disk_backend: Backend::Loop,
             id_base: 2_000_224_256,
             index,
             link: format!("bt{index}"),

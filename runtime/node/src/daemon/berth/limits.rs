@@ -3,7 +3,7 @@
 //! Each step pushes its inverse, and the record goes last: what the kernel refuses leaves the old limits in force and written down. A node
 //! that dies in between leaves the old record, and the next one sets a running berth's limits anew from it.
 
-use std::process::Command;
+use std::{process::Command, sync::Arc};
 
 use berth_protocol::{Limits, OpenTo};
 use berth_runtime::{
@@ -15,6 +15,7 @@ use berth_runtime::{
 
 use super::owner::{Life, Owner};
 use crate::daemon::{
+    disks::Plan,
     host::{Host, group_limits},
     network::{egress, rates},
     record::Record,
@@ -25,9 +26,9 @@ use crate::daemon::{
 const NOT_APPLIED: &str = "LimitsNotApplied";
 
 /// Makes the host and the record true to `new`, or leaves both true to `old`. Blocking.
-pub(super) fn change(host: &Host, old: &Record, new: &Record, running: bool) -> std::result::Result<(), Refusal> {
+pub(super) fn change(host: &Host, old: &Record, new: &mut Record, disk: Option<Plan>, running: bool) -> std::result::Result<(), Refusal> {
     let mut undo = Undo::new();
-    match steps(host, old, new, running, &mut undo) {
+    match steps(host, old, new, disk, running, &mut undo) {
         Ok(()) => {
             undo.commit();
             Ok(())
@@ -36,7 +37,11 @@ pub(super) fn change(host: &Host, old: &Record, new: &Record, running: bool) -> 
     }
 }
 
-fn steps(host: &Host, old: &Record, new: &Record, running: bool, undo: &mut Undo) -> Result<()> {
+fn steps(host: &Host, old: &Record, new: &mut Record, disk: Option<Plan>, running: bool, undo: &mut Undo) -> Result<()> {
+    if let Some(plan) = disk {
+        let (disks, back) = (Arc::clone(&host.disks), plan.clone());
+        new.disk_bytes = undo.step("change the disk", || host.disks.apply(&plan), move || disks.undo(&back))?;
+    }
     let (id, user_opens) = (new.id, |record: &Record| record.policy.ports.open_to == OpenTo::Host);
     let (before, after) = (group_limits(&old.limits), group_limits(&new.limits));
     if running && before != after {

@@ -14,6 +14,7 @@
 //! `frozen` is a running one that its shim has put to sleep, and wakes; `suspended` is a stopped or frozen one that only an administrator
 //! wakes. A suspension does not wait: a start under way is given up for it, an orderly stop is cut short ([`Bar`]).
 
+mod disk;
 mod limits;
 mod owner;
 mod ports;
@@ -25,11 +26,11 @@ mod sleep;
 mod spawn;
 mod usage;
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use axum::http::StatusCode;
 use berth_protocol::{BerthId, BerthStatus, BerthUsage, Condition, Ensure, HostUser, State, Usage};
-use berth_runtime::{cgroup::Group, disk, idmap, net::source_ports::Block};
+use berth_runtime::{cgroup::Group, idmap, net::source_ports::Block};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -37,7 +38,7 @@ pub(crate) use owner::{Origin, READY_DEADLINE, spawn};
 pub(crate) use sleep::{Bar, Command};
 pub(crate) use spawn::entry;
 
-use super::{host::Host, record::Record, refusal::Refusal};
+use super::{disks::Disks, host::Host, record::Record, refusal::Refusal};
 
 /// Requests that may wait for one berth.
 const WAITING: usize = 16;
@@ -90,7 +91,7 @@ pub(crate) struct Berth {
     pub(crate) group: Group,
     /// For each command of the node that may run inside at once.
     pub(crate) slots: Arc<Semaphore>,
-    disk: PathBuf,
+    disks: Arc<Disks>,
     /// Name of the host's end of its link.
     link: String,
     requests: mpsc::Sender<Request>,
@@ -143,7 +144,7 @@ impl Berth {
         let mut status = self.status.borrow().clone();
         let running = status.pid.is_some() || status.state == State::Stopping;
         let usage = if running { usage::of(&self.group, &self.link) } else { Usage::default() };
-        status.usage = disk::occupied(&self.disk).ok().map(|disk_bytes| Usage { disk_bytes, ..usage });
+        status.usage = self.disks.occupied(self.id).map(|disk_bytes| Usage { disk_bytes, disk: self.disks.usage(self.id), ..usage });
         status
     }
 }

@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Berth, Request, WAITING,
+    Berth, Request, WAITING, disk,
     ports::{self, Published},
     resting,
     returns::{self, BackOff},
@@ -26,7 +26,7 @@ use super::{
     sleep::Reclaiming,
 };
 use crate::{
-    daemon::{channel::Channel, host::Host, listener::Listener, node::Node, record::Record},
+    daemon::{channel::Channel, disks, host::Host, listener::Listener, node::Node, record::Record},
     link::FromShim,
 };
 
@@ -56,6 +56,10 @@ pub(super) struct Owner {
     requests: mpsc::Receiver<Request>,
     /// Up to where the shim may forget its spool of calls.
     pub(super) calls_taken: watch::Receiver<u64>,
+    /// Why the berth has less room than its limit leaves.
+    pub(super) low: watch::Receiver<Option<String>>,
+    /// Why its disk did not grow at this start.
+    pub(super) not_grown: Option<String>,
     pub(super) status: watch::Sender<BerthStatus>,
 }
 
@@ -94,8 +98,6 @@ pub(super) struct Running {
     pub(super) ready: bool,
     /// When not being ready becomes a condition.
     pub(super) ready_by: Option<Instant>,
-    /// Held by the trim that is under way; it is over when nobody else has it.
-    pub(super) trim: Arc<()>,
     /// While it is frozen for being idle.
     pub(super) sleep: Option<Sleep>,
     pub(super) reclaiming: Option<Reclaiming>,
@@ -124,6 +126,8 @@ enum Happened {
     CallsTaken,
     Commands,
     PortsChanged,
+    /// There is something else to tell of the host's disk.
+    HostDisk,
 }
 
 /// Starts the owner of a berth and returns the handle to it. What it finds is settled before its first request is heard.
@@ -141,7 +145,7 @@ pub(crate) fn spawn(node: &Arc<Node>, record: Record, origin: Origin) -> Arc<Ber
         image: record.image.clone(),
         group: host.group(record.id),
         slots: Arc::new(Semaphore::new(crate::daemon::exec::AT_ONCE_INSIDE)),
-        disk: host.layout.disk(record.id),
+        disks: Arc::clone(&host.disks),
         link: record.link.clone(),
         requests: sender,
         bars: Arc::new(bars),
@@ -149,6 +153,7 @@ pub(crate) fn spawn(node: &Arc<Node>, record: Record, origin: Origin) -> Arc<Ber
         status: watcher,
         settled: CancellationToken::new(),
     });
+    let low = host.disks.know(record.id, host.disk(&record), disks::limit(&record.limits));
     let life = if origin == Origin::New { Life::New } else { Life::Remains };
     let back_off = BackOff::default();
     let calls_taken = host.calls.taken_of(record.id);
@@ -166,6 +171,8 @@ pub(crate) fn spawn(node: &Arc<Node>, record: Record, origin: Origin) -> Arc<Ber
         commands: commands_run,
         requests,
         calls_taken,
+        low,
+        not_grown: None,
         status,
     };
     let settled = berth.settled.clone();
@@ -201,7 +208,7 @@ impl Owner {
                 continue;
             }
             let happened = {
-                let Self { life, requests, node, calls_taken, commands, due, .. } = &mut self;
+                let Self { life, requests, node, calls_taken, commands, due, low, .. } = &mut self;
                 tokio::select! {
                     biased;
                     () = node.down.cancelled() => Happened::HostGoesDown,
@@ -213,6 +220,7 @@ impl Owner {
                     () = ports::changed(life) => Happened::PortsChanged,
                     () = commands_changed(life, commands) => Happened::Commands,
                     () = ready_deadline(life) => Happened::NotReadyInTime,
+                    () = disk::low_changed(low) => Happened::HostDisk,
                     place = returns::turn(life, *due, node) => Happened::Return(place),
                     _ = trim.tick() => Happened::TrimDue,
                 }
@@ -234,6 +242,10 @@ impl Owner {
                 Happened::CallsTaken => self.forget_calls().await,
                 Happened::PortsChanged => self.guard_ports().await,
                 Happened::Commands => self.tell_commands().await,
+                Happened::HostDisk => {
+                    let why = self.low.borrow_and_update().clone();
+                    tracing::warn!(user = self.record.user, why = why.as_deref().unwrap_or("no more"), "host disk low");
+                }
             }
             self.publish();
         }
@@ -270,6 +282,13 @@ impl Owner {
         if !pending.is_empty() {
             set_condition(&mut status.conditions, "PendingRestart", pending.join("; "));
         }
+        self.disk_conditions(&mut status);
+        // Those that are made up here are as old as they are known for.
+        for condition in &mut status.conditions {
+            if let Some(known) = self.status.borrow().conditions.iter().find(|known| known.kind == condition.kind) {
+                condition.since = condition.since.min(known.since);
+            }
+        }
         status.state = match &self.life {
             Life::New => State::Starting,
             Life::Busy(state) => *state,
@@ -300,14 +319,9 @@ impl Owner {
 
     /// What was changed and waits for a start.
     fn pending(&self) -> Vec<String> {
-        let Record { limits, disk_bytes, policy, started, .. } = &self.record;
+        let Record { limits, policy, started, .. } = &self.record;
         let mut pending = Vec::new();
-        if limits.disk_bytes != *disk_bytes {
-            let wanted = limits.disk_bytes;
-            pending.push(format!(
-                "the disk has {disk_bytes} bytes; the {wanted} wanted are noted, and wait for a start that can change its size"
-            ));
-        }
+        pending.extend(self.disk_pending());
         pending.extend(self.limits_pending(limits));
         if let (Life::Running(_), Some(started)) = (&self.life, started) {
             if started.home != policy.home {

@@ -3,8 +3,8 @@
 use std::{mem, time::Duration};
 
 use axum::http::StatusCode;
-use berth_protocol::{Ensure, HostUser, Limits, State, Wanted};
-use berth_runtime::{Error, disk};
+use berth_protocol::{Ensure, HostUser, State, Wanted};
+use berth_runtime::Error;
 
 use super::{
     Request, Unmet, limits,
@@ -148,10 +148,10 @@ impl Owner {
         if record == self.record {
             return Ok(());
         }
-        self.disk_change(&self.record.limits, &record.limits).await?;
+        let disk = self.disk_plan(&record.limits).await?;
         let running = matches!(self.life, Life::Running(_));
-        let (old, new) = (self.record.clone(), record.clone());
-        self.blocking(move |host| limits::change(host, &old, &new, running)).await?;
+        let old = self.record.clone();
+        let record = self.blocking(move |host| limits::change(host, &old, &mut record, disk, running).map(|()| record)).await?;
         let policy = &self.record.policy;
         let live = (policy.ports, policy.idle) != (record.policy.ports, record.policy.idle);
         self.record = record;
@@ -168,20 +168,6 @@ impl Owner {
             Ok((FromShim::Ok, _)) => {}
             other => tracing::warn!(user = self.record.user, ?other, "the shim did not hear of its policy"),
         }
-    }
-
-    async fn disk_change(&self, old: &Limits, new: &Limits) -> Result<(), Refusal> {
-        if new.disk_bytes >= old.disk_bytes {
-            return Ok(());
-        }
-        let id = self.record.id;
-        let used = self.blocking(move |host| disk::occupied(&host.layout.disk(id))).await;
-        let used = used.map_err(|e| Refusal::failed("change_failed", "the use of the disk cannot be read", &e))?;
-        if new.disk_bytes < used {
-            let detail = format!("{} uses {used} bytes of its disk, more than the {} wanted", self.record.user, new.disk_bytes);
-            return Err(Refusal::conflict("disk_below_use", detail).hint("delete or prune inside the berth first"));
-        }
-        Ok(())
     }
 
     async fn delete(&mut self) -> Result<(), Unmet> {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use berth_protocol::{Restart, State};
-use berth_runtime::{disk, error::chain, fault};
+use berth_runtime::{error::chain, fault};
 use tokio::{
     process::Child,
     sync::watch,
@@ -29,7 +29,7 @@ use crate::{
         host::now_ms,
         listener::{Listener, gone},
         node::Node,
-        record::{Intent, LastExit, Record},
+        record::{Intent, LastExit, Phase, Record},
         refusal::Refusal,
         share::{self, Shared},
     },
@@ -127,7 +127,6 @@ impl Owner {
                     started_at: now_ms(),
                     ready: false,
                     ready_by,
-                    trim: Arc::default(),
                     sleep: None,
                     fell_asleep: false,
                     reclaiming: None,
@@ -138,6 +137,8 @@ impl Owner {
                     exited: None,
                 };
                 self.life = Life::Running(Box::new(running));
+                self.tell_not_grown();
+                self.attach_disk().await;
                 Ok(())
             }
             Err(NoStart::Barred) => {
@@ -201,6 +202,7 @@ impl Owner {
         let (shared, ready) = tokio::join!(sharing, ready);
         let (mut prepared, waiting) = ready?;
         let Some(shared) = shared else { return Err(waiting.end(NoStart::Barred).await) };
+        self.not_grown = prepared.not_grown.take();
         let record = self.begun(&shared);
         prepared.share(shared);
         let (saved, host) = (record.clone(), Arc::clone(&node));
@@ -230,6 +232,9 @@ impl Owner {
         let policy = self.record.policy.clone();
         let mut record = Record { intent: Intent::Running, sleep: None, started: Some(policy), ..self.record.clone() };
         record.not_shared.clone_from(&shared.not_shared);
+        if self.not_grown.is_none() {
+            record.disk_bytes = record.disk_bytes.max(record.limits.disk_bytes);
+        }
         for directory in shared.writable.iter().filter(|d| !self.record.writable.contains(d)) {
             record.writable.push(directory.clone());
         }
@@ -343,6 +348,7 @@ impl Owner {
     /// Waits for the end of what was asked to stop by `deadline`; `None` kills it. A suspension that comes meanwhile does not wait so long.
     pub(super) async fn finish(&mut self, mut running: Box<Running>, deadline: Option<Duration>) -> Result<(), Refusal> {
         self.publish();
+        let in_order = deadline.is_some() && self.record.phase == Phase::Present;
         if let Some(deadline) = deadline {
             let mut end = Deadline::now() + deadline + LAST_WORD;
             let mut bars = self.bars.clone();
@@ -368,6 +374,9 @@ impl Owner {
             }
         }
         drop(running.channel);
+        if in_order {
+            self.trim_at_stop().await;
+        }
         self.back_off.reset();
         let swept = self.sweep().await;
         let left = self.exit_record().await.map(|r| r.status);
@@ -442,7 +451,7 @@ impl Owner {
         let (id, link, shim) = (self.record.id, self.record.link.clone(), self.record.id_base);
         self.clear("PortTaken");
         self.clear("PortsNotGuarded");
-        match self.blocking(move |host| host.sweep(id, &link).and_then(|()| host.guard(shim, &[]))).await {
+        match self.blocking(move |host| host.sweep_run(id, &link, shim)).await {
             Ok(()) => {
                 self.clear("SweepFailed");
                 true
@@ -491,28 +500,6 @@ impl Owner {
         if let Ok((FromShim::Status(status), _)) = self.ask_shim(&ToShim::Status, ANSWER_DEADLINE).await {
             self.last_used_at = Some(status.last_used_at);
         }
-    }
-
-    /// Gives back to the host what the berth deleted. One at a time: a shim that answers with a descriptor that blocks harms itself only.
-    pub(super) async fn trim(&mut self) {
-        let Life::Running(running) = &self.life else { return };
-        if Arc::strong_count(&running.trim) > 1 {
-            return;
-        }
-        let under_way = Arc::clone(&running.trim);
-        let descriptor = match self.ask_shim(&ToShim::Disk, ANSWER_DEADLINE).await {
-            Ok((FromShim::Fd, descriptors)) => descriptors.into_iter().next(),
-            Ok((other, _)) => return tracing::warn!(user = self.record.user, ?other, "no disk to trim"),
-            Err(error) => return tracing::warn!(user = self.record.user, %error, "no disk to trim"),
-        };
-        let (Some(descriptor), user) = (descriptor, self.record.user.clone()) else { return };
-        tokio::task::spawn_blocking(move || {
-            match disk::trim(std::os::fd::AsFd::as_fd(&descriptor)) {
-                Ok(bytes) => tracing::debug!(user, bytes, "trimmed"),
-                Err(error) => tracing::warn!(user, error = chain(&error), "not trimmed"),
-            }
-            drop(under_way);
-        });
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the owner does first with a record that was there when the daemon started: find its running shim and take it up again, or
 //! finish what a killed daemon had begun, or make the berth ready to be woken.
 
-use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{io, os::fd::OwnedFd, time::Duration};
 
 use berth_runtime::error::chain;
 use tokio::time::{Instant as Deadline, sleep, timeout_at};
@@ -37,6 +37,7 @@ impl Owner {
                     self.node.host.calls.adopt(self.record.id);
                     self.life = Life::Running(Box::new(running));
                     self.name_taken();
+                    self.attach_disk().await;
                     self.repair(suspended).await;
                     self.tell_not_shared();
                 }
@@ -107,7 +108,6 @@ impl Owner {
             started_at,
             ready,
             ready_by,
-            trim: Arc::default(),
             reclaiming: sleep.as_ref().and_then(|_| self.reclaim()),
             fell_asleep: sleep.is_some(),
             sleep,
