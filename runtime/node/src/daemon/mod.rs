@@ -12,6 +12,7 @@ mod berth;
 mod calls;
 mod channel;
 pub mod config;
+mod disks;
 mod doctor;
 mod exec;
 mod give_back;
@@ -116,6 +117,7 @@ pub async fn run(config: Config) -> Result<()> {
     place_server_dir(&node, server)?;
     take_up(&node).await;
     node.owners.spawn(give_back::serve(Arc::clone(&node)));
+    node.owners.spawn(disks::serve(Arc::clone(&node)));
     node.owners.spawn(network::serve(Arc::clone(&node)));
     let socket = NodeSocket::bind(&node, server).context("cannot bind node.sock")?;
     tracing::info!(socket = %node.host.layout.node_socket().display(), "ready");
