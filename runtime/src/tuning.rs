@@ -43,20 +43,23 @@ pub struct Seen {
 
 /// What a host with so many bytes of memory should have.
 ///
-/// The first four count for each user, and a berth is one: its whole Docker shares them (user_namespaces(7), keyrings(7)), and what they
-/// hold is memory of the berth. The rest is shared by all: so much for each berth that fits.
+/// The first four count for each user, and a berth is one: its whole Docker shares them (user_namespaces(7), keyrings(7)). The rest is
+/// shared by all: so much for each berth that fits.
 pub fn wanted(memory_bytes: u64) -> Vec<Wanted> {
     let berths = (memory_bytes / LEAST_MEMORY).clamp(BERTHS.0, BERTHS.1);
     let each = |name, least: u64, by: u64, most: u64| Wanted { name, least: (least + berths * by).min(most) };
-    let user = |name, least| Wanted { name, least };
+    let plain = |name, least| Wanted { name, least };
     vec![
-        user("fs.inotify.max_user_instances", 8192),
-        user("fs.inotify.max_user_watches", 524_288),
-        user("kernel.keys.maxkeys", 2000),
-        user("kernel.keys.maxbytes", 200_000),
-        each("fs.aio-max-nr", 65_536, 16_384, 1 << 26),
-        each("kernel.pty.max", 4096, 128, 1 << 20),
-        each("kernel.pid_max", 32_768, 4096, 4_194_304),
+        plain("fs.inotify.max_user_instances", 8192),
+        plain("fs.inotify.max_user_watches", 524_288),
+        plain("kernel.keys.maxkeys", 2000),
+        plain("kernel.keys.maxbytes", 200_000),
+        // One berth could take all of the two that follow. What it takes is memory of its own (aio.c: 64 bytes of a ring for each event), so
+        // that ends first where there is more to be had than memory holds.
+        plain("fs.aio-max-nr", (memory_bytes / 64).clamp(1 << 20, 1 << 32)),
+        each("kernel.pty.max", 4096, 1024, 1 << 20),
+        // What systemd sets too; the most that a 64-bit kernel takes.
+        plain("kernel.pid_max", 4_194_304),
         // Each berth is a neighbour of the host, and its containers are neighbours of each other in the same table.
         each("net.ipv4.neigh.default.gc_thresh1", 128, 16, 1 << 17),
         each("net.ipv4.neigh.default.gc_thresh2", 512, 64, 1 << 18),
@@ -272,7 +275,7 @@ mod tests {
     #[test]
     fn a_larger_host_wants_more_and_every_host_enough() {
         let least = |bytes: u64, name: &str| wanted(bytes).into_iter().find(|w| w.name == name).unwrap().least;
-        assert!(least(1 << 40, "kernel.pid_max") > least(1 << 33, "kernel.pid_max"));
+        assert!(least(1 << 40, "kernel.pty.max") > least(1 << 33, "kernel.pty.max"));
         assert!(least(0, "net.ipv4.neigh.default.gc_thresh3") > 1024);
         assert_eq!(least(u64::MAX, "kernel.pid_max"), 4_194_304);
         for bytes in [0, 1 << 33, 1 << 36, u64::MAX] {

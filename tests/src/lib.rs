@@ -23,6 +23,7 @@ pub mod daemon;
 pub mod dns;
 pub mod exact;
 pub mod fault;
+pub mod group;
 pub mod host;
 pub mod http;
 pub mod image;
