@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::units::{Cpus, OrProfile, Ports, Size, Span, parse_user};
+use crate::{
+    limits::{ChangeArguments, LimitArguments},
+    units::{Ports, Span, parse_user},
+};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -32,23 +35,6 @@ pub(crate) struct Arguments {
     pub json: bool,
     #[command(subcommand)]
     pub command: Command,
-}
-
-/// Limits of a new berth or profile.
-#[derive(Clone, Debug, Default, Args)]
-pub(crate) struct LimitArguments {
-    /// CPUs, for instance 1.5
-    #[arg(long, value_name = "N")]
-    pub cpus: Option<Cpus>,
-    /// Memory, for instance 4g
-    #[arg(long, value_name = "SIZE")]
-    pub memory: Option<Size>,
-    /// Processes and threads
-    #[arg(long, value_name = "N")]
-    pub pids_limit: Option<u32>,
-    /// Disk for images, volumes, build cache and files together, for instance 20g
-    #[arg(long, value_name = "SIZE")]
-    pub disk: Option<Size>,
 }
 
 /// How the berths of a profile join the host.
@@ -104,23 +90,6 @@ pub(crate) struct Whom {
     pub yes: bool,
 }
 
-/// Limits of a berth that is there; `profile` goes back to the profile's.
-#[derive(Clone, Debug, Default, Args)]
-pub(crate) struct ChangeArguments {
-    /// CPUs, for instance 1.5, or "profile"
-    #[arg(long, value_name = "N")]
-    pub cpus: Option<OrProfile<Cpus>>,
-    /// Memory, for instance 4g, or "profile"
-    #[arg(long, value_name = "SIZE")]
-    pub memory: Option<OrProfile<Size>>,
-    /// Processes and threads, or "profile"
-    #[arg(long, value_name = "N")]
-    pub pids_limit: Option<OrProfile<u32>>,
-    /// Disk, for instance 20g, or "profile"
-    #[arg(long, value_name = "SIZE")]
-    pub disk: Option<OrProfile<Size>>,
-}
-
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Give a host user a berth
@@ -153,16 +122,21 @@ pub(crate) enum Command {
         /// Name of the host account [default: yours]
         user: Option<String>,
     },
-    /// Change the limits of a berth; a running one takes them on at once
+    /// Change the limits of a berth; a running one takes them on at once. What the host refuses leaves all of them as they were
     Set {
         /// Name of the host account
         user: String,
         /// Another quota set
         #[arg(long, value_name = "NAME")]
         profile: Option<String>,
+        /// Show what would change, and what of it would wait for a restart; change nothing
+        #[arg(long)]
+        dry_run: bool,
         #[command(flatten)]
         limits: ChangeArguments,
     },
+    /// Show what running berths use of what they may use
+    Top(crate::commands::TopArguments),
     /// Start a berth
     Start {
         /// Name of the host account [default: yours]
@@ -379,6 +353,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use crate::units::{Cpus, Size};
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -38,6 +38,11 @@ impl Failure {
         self.code
     }
 
+    /// True when the service could not be reached or could not answer now.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(self.code, 6 | 7)
+    }
+
     pub(crate) fn is(&self, code: &str) -> bool {
         self.problem.code == code
     }

@@ -9,6 +9,7 @@ mod arguments;
 mod commands;
 mod docker_config;
 mod failure;
+mod limits;
 mod output;
 mod progress;
 mod terminal;

@@ -43,8 +43,12 @@ impl Rows {
     }
 
     pub(crate) fn show(&self) -> Result<(), Failure> {
-        let text: Vec<_> = self.0.lines().map(|line| line.trim_end().to_owned()).collect();
-        line(&text.join("\n"))
+        line(&self.lines().join("\n"))
+    }
+
+    /// The heading first.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.0.lines().map(|line| line.trim_end().to_owned()).collect()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The terminal in raw mode, for the time of a command.
 
-use std::io;
+use std::{io, os::fd::BorrowedFd};
 
 use rustix::{
     stdio,
@@ -29,8 +29,17 @@ impl Drop for Raw {
     }
 }
 
-/// Columns and rows.
+/// Columns and rows of the terminal that types.
 pub(crate) fn size() -> Option<(u16, u16)> {
-    let size = tcgetwinsize(stdio::stdin()).ok()?;
+    size_of(stdio::stdin())
+}
+
+/// Of the terminal that shows.
+pub(crate) fn output_size() -> Option<(u16, u16)> {
+    size_of(stdio::stdout())
+}
+
+fn size_of(terminal: BorrowedFd<'_>) -> Option<(u16, u16)> {
+    let size = tcgetwinsize(terminal).ok()?;
     (size.ws_col > 0 && size.ws_row > 0).then_some((size.ws_col, size.ws_row))
 }

@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use berth_api::Egress;
+
 /// Thousandths of a CPU, written as `1.5`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cpus(pub u32);
@@ -17,6 +19,48 @@ pub(crate) struct Span(pub Option<u32>);
 /// First and last port, written as `8000-8999`; nothing: the word `none`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ports(pub Option<(u16, u16)>);
+
+/// Docker's relative weight of CPU, of which 1024 is usual.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shares(u32);
+
+/// Bits per second, written as `100mbit`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rate(pub u64);
+
+/// A value, or the word `none`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OrNone<T>(pub Option<T>);
+
+/// `all`, `internet`, `none`, or networks with commas between them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EgressWord(pub Egress);
+
+impl Shares {
+    /// On the scale of cgroup v2, where 100 is usual.
+    pub(crate) fn weight(self) -> u32 {
+        (u64::from(self.0) * 100 / 1024).clamp(1, 10_000) as u32
+    }
+}
+
+/// As requests have it, where 0 is none.
+impl<T: Into<u64>> From<OrNone<T>> for u64 {
+    fn from(value: OrNone<T>) -> Self {
+        value.0.map_or(0, Into::into)
+    }
+}
+
+impl From<Size> for u64 {
+    fn from(size: Size) -> Self {
+        size.0
+    }
+}
+
+impl From<Rate> for u64 {
+    fn from(rate: Rate) -> Self {
+        rate.0
+    }
+}
 
 /// A value, or the word `profile`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +121,64 @@ impl FromStr for Size {
         let part: u64 = format!("{:0<9}", &part[..part.len().min(9)]).parse().map_err(|_| error())?;
         let fraction = u64::try_from(u128::from(part) * u128::from(scale) / 1_000_000_000).map_err(|_| error())?;
         whole.checked_mul(scale).and_then(|bytes| bytes.checked_add(fraction)).map(Self).ok_or_else(error)
+    }
+}
+
+impl FromStr for Shares {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let shares = text.parse().ok().filter(|shares| digits(text) && (2..=262_144).contains(shares));
+        shares.map(Self).ok_or_else(|| format!("{text:?} is no number of shares; write 2 to 262144, where 1024 is usual"))
+    }
+}
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let error = || format!("{text:?} is no rate; write for instance 500kbit, 100mbit or 1.5gbit");
+        let split = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(error)?;
+        let (number, unit) = text.split_at(split);
+        let decimals = match unit.to_ascii_lowercase().as_str() {
+            "bit" => 0,
+            "kbit" => 3,
+            "mbit" => 6,
+            "gbit" => 9,
+            "tbit" => 12,
+            _ => return Err(error()),
+        };
+        let (whole, part) = number.split_once('.').unwrap_or((number, ""));
+        if whole.is_empty() || !digits(whole) || !digits(part) || part.len() > decimals {
+            return Err(error());
+        }
+        format!("{whole}{part:0<decimals$}").parse().map(Self).map_err(|_| error())
+    }
+}
+
+impl FromStr for EgressWord {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(Self(match text {
+            "all" => Egress::All,
+            "internet" => Egress::Internet,
+            "none" => Egress::None,
+            // The service knows what a network is.
+            _ if text.contains(|c: char| c.is_ascii_digit()) => Egress::List(text.split(',').map(|one| one.trim().to_owned()).collect()),
+            _ => return Err(format!("{text:?} is no egress; write all, internet, none, or networks such as 192.0.2.0/24")),
+        }))
+    }
+}
+
+impl<T: FromStr<Err: fmt::Display>> FromStr for OrNone<T> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self(None)),
+            _ => text.parse().map(|value| Self(Some(value))).map_err(|error: T::Err| error.to_string()),
+        }
     }
 }
 
@@ -166,6 +268,20 @@ pub(crate) fn bytes(count: u64) -> String {
     }
 }
 
+/// Bits per second in 1000-based units.
+pub(crate) fn bits(count: u64) -> String {
+    const UNITS: [&str; 5] = ["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"];
+    let (mut value, mut unit) = (count as f64, 0);
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    match value.fract() < 0.05 || unit == 0 {
+        true => format!("{value:.0} {}", UNITS[unit]),
+        false => format!("{value:.1} {}", UNITS[unit]),
+    }
+}
+
 /// Thousandths as CPUs.
 pub(crate) fn cpus(millis: u64) -> String {
     format!("{}", millis as f64 / 1000.0)
@@ -239,6 +355,32 @@ mod tests {
         for bad in ["", "8000", "-", "8000-", "8000-70000", "+80-90", "a-b", "1-2-3"] {
             assert!(bad.parse::<Ports>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn rates_are_written_as_tc_writes_them() {
+        for (text, count) in
+            [("1bit", 1), ("500kbit", 500_000), ("100mbit", 100_000_000), ("1.5gbit", 1_500_000_000), ("1Tbit", 1_000_000_000_000)]
+        {
+            assert_eq!(text.parse::<Rate>(), Ok(Rate(count)), "{text}");
+        }
+        for bad in ["", "100", "mbit", "-1mbit", "1.5bit", "1mbyte", "100mbps", "1e3kbit", ".5gbit", "99999999999tbit"] {
+            assert!(bad.parse::<Rate>().is_err(), "{bad}");
+        }
+        assert_eq!((bits(999), bits(100_000_000), bits(1_500_000_000)), ("999 bit/s".into(), "100 Mbit/s".into(), "1.5 Gbit/s".into()));
+    }
+
+    #[test]
+    fn words_stand_for_what_has_no_figure() {
+        assert_eq!("none".parse::<OrNone<Size>>().map(u64::from), Ok(0));
+        assert_eq!("none".parse::<OrProfile<OrNone<Rate>>>(), Ok(OrProfile::Value(OrNone(None))));
+        assert_eq!("profile".parse::<OrProfile<OrNone<u64>>>(), Ok(OrProfile::Profile));
+        let list = Egress::List(vec!["10.0.0.0/8".to_owned(), "192.0.2.7".to_owned()]);
+        for (text, egress) in [("all", Egress::All), ("internet", Egress::Internet), ("none", Egress::None), ("10.0.0.0/8,192.0.2.7", list)]
+        {
+            assert_eq!(text.parse(), Ok(EgressWord(egress)));
+        }
+        assert!("some".parse::<EgressWord>().is_err() && "1".parse::<Shares>().is_err() && "+5".parse::<Shares>().is_err());
     }
 
     #[test]

@@ -2,15 +2,19 @@
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
-use berth_api::{Accepted, BerthChange, Limits, NewBerth, Operation, Warning};
+use berth_api::{Accepted, BerthChange, NewBerth, Operation, Warning};
 use serde_json::json;
 
-use super::{Context, look::conditions};
+use super::{
+    Context,
+    look::conditions,
+    words::{self, quota},
+};
 use crate::{
     Outcome,
-    arguments::{ChangeArguments, LimitArguments},
     failure::Failure,
-    output,
+    limits::{ChangeArguments, LimitArguments, with_limits},
+    output::{self, Rows, printable},
     progress::{self, Show},
     units,
 };
@@ -22,19 +26,9 @@ pub(super) fn new_berth(
     limits: &LimitArguments,
     allow_system: bool,
     start: bool,
-) -> NewBerth {
-    NewBerth {
-        user,
-        profile,
-        image,
-        cpu_millis: limits.cpu_millis(),
-        memory_bytes: limits.memory_bytes(),
-        pids: limits.pids_limit,
-        disk_bytes: limits.disk_bytes(),
-        allow_system,
-        start,
-        ..NewBerth::default()
-    }
+) -> Result<NewBerth, Failure> {
+    let egress = limits.egress();
+    Ok(with_limits!(limits.named()?, NewBerth { user, profile, image, egress, allow_system, start }))
 }
 
 pub(super) async fn assign(context: &Context, new: NewBerth, wait: bool) -> Outcome {
@@ -57,17 +51,14 @@ pub(super) async fn assign(context: &Context, new: NewBerth, wait: bool) -> Outc
     Ok(0)
 }
 
-pub(super) async fn set(context: &Context, user: &str, profile: Option<String>, limits: ChangeArguments) -> Outcome {
-    let change = BerthChange {
-        profile,
-        cpu_millis: limits.cpus.map(|cpus| cpus.into_change(|cpus| cpus.0)),
-        memory_bytes: limits.memory.map(|size| size.into_change(|size| size.0)),
-        pids: limits.pids_limit.map(|pids| pids.into_change(|pids| pids)),
-        disk_bytes: limits.disk.map(|size| size.into_change(|size| size.0)),
-        ..BerthChange::default()
-    };
+pub(super) async fn set(context: &Context, user: &str, profile: Option<String>, limits: &ChangeArguments, dry_run: bool) -> Outcome {
+    let egress = limits.egress();
+    let change = with_limits!(limits.named()?, BerthChange { profile, egress });
     if change == BerthChange::default() {
         return Err(Failure::usage("there is nothing to change", "berth set USER --cpus 2 --memory 4g; see berth set --help"));
+    }
+    if dry_run {
+        return preview(context, user, &change).await;
     }
     let accepted = context.client.change(user, &change).await?;
     let Some(operation) = settle(context, accepted, true).await? else { return Ok(0) };
@@ -78,6 +69,33 @@ pub(super) async fn set(context: &Context, user: &str, profile: Option<String>, 
     }
     output::line(&format!("{user} has {}.", quota(berth.limits)))?;
     conditions(&berth)?;
+    Ok(0)
+}
+
+/// What the change would do; nothing is changed.
+async fn preview(context: &Context, user: &str, change: &BerthChange) -> Outcome {
+    let preview = context.client.preview(user, change).await?;
+    if context.json {
+        output::json(&preview)?;
+        return Ok(0);
+    }
+    for warning in &preview.warnings {
+        eprintln!("warning: {}", warning.detail);
+    }
+    if preview.changes.is_empty() {
+        output::line(&format!("Nothing would change: {user} has that already."))?;
+        return Ok(0);
+    }
+    let mut rows = Rows::new(&["WHAT", "NOW", "THEN", "APPLIES"]);
+    for change in &preview.changes {
+        let [field, before, after] = words::difference(change);
+        let applies = match &change.waits {
+            Some(reason) => format!("after berth restart {user}: {}", printable(reason)),
+            None => "at once".to_owned(),
+        };
+        rows.push([field, before, after, applies]);
+    }
+    rows.show()?;
     Ok(0)
 }
 
@@ -144,16 +162,4 @@ async fn settle(context: &Context, accepted: Accepted, wait: bool) -> Result<Opt
     let warnings = accepted.warnings.clone();
     let show = if context.json { Show::Nothing } else { Show::Steps };
     progress::follow(&context.client, accepted, show).await.map(|operation| Some((operation, warnings)))
-}
-
-/// Limits in words.
-pub(super) fn quota(limits: Limits) -> String {
-    let cpus = units::cpus(limits.cpu_millis.into());
-    format!(
-        "{cpus} {}, {} memory, {} processes, {} disk",
-        if cpus == "1" { "CPU" } else { "CPUs" },
-        units::bytes(limits.memory_bytes),
-        limits.pids,
-        units::bytes(limits.disk_bytes)
-    )
 }

@@ -9,6 +9,8 @@ mod login;
 mod look;
 mod profiles;
 mod suspension;
+mod top;
+mod words;
 
 use std::path::PathBuf;
 
@@ -16,10 +18,11 @@ use berth_api::client::Client;
 use nix::unistd::{User, getuid};
 
 pub(crate) use audit::AuditArguments;
+pub(crate) use top::TopArguments;
 
 use crate::{
     Outcome,
-    arguments::{Arguments, Command, LimitArguments},
+    arguments::{Arguments, Command},
     failure::Failure,
 };
 
@@ -36,12 +39,13 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome {
     let context = Context { client: Client::new(arguments.socket.clone()), socket: arguments.socket, json: arguments.json };
     match arguments.command {
         Command::Assign { user, profile, image, limits, allow_system, no_start, no_wait } => {
-            let new = berths::new_berth(user, profile, image, &limits, allow_system, !no_start);
+            let new = berths::new_berth(user, profile, image, &limits, allow_system, !no_start)?;
             berths::assign(&context, new, !no_wait).await
         }
         Command::List => look::list(&context).await,
         Command::Show { user } => look::show(&context, &user_or_self(user)?).await,
-        Command::Set { user, profile, limits } => berths::set(&context, &user, profile, limits).await,
+        Command::Set { user, profile, dry_run, limits } => berths::set(&context, &user, profile, &limits, dry_run).await,
+        Command::Top(arguments) => top::top(&context, arguments).await,
         Command::Start { user, no_wait } => berths::power(&context, berths::Power::Start, &user_or_self(user)?, !no_wait).await,
         Command::Stop { user, no_wait } => berths::power(&context, berths::Power::Stop, &user_or_self(user)?, !no_wait).await,
         Command::Restart { user, no_wait } => berths::power(&context, berths::Power::Restart, &user_or_self(user)?, !no_wait).await,
@@ -75,19 +79,5 @@ fn user_or_self(user: Option<String>) -> Result<String, Failure> {
         Ok(Some(user)) => Ok(user.name),
         Ok(None) => Err(Failure::usage(format!("uid {uid} has no account name"), "name a user")),
         Err(error) => Err(Failure::own(1, "account", format!("cannot look up uid {uid}: {error}"), Some("name a user"))),
-    }
-}
-
-impl LimitArguments {
-    fn cpu_millis(&self) -> Option<u32> {
-        self.cpus.map(|cpus| cpus.0)
-    }
-
-    fn memory_bytes(&self) -> Option<u64> {
-        self.memory.map(|size| size.0)
-    }
-
-    fn disk_bytes(&self) -> Option<u64> {
-        self.disk.map(|size| size.0)
     }
 }

@@ -1,13 +1,17 @@
 //! Profiles: named quota sets.
 
-use berth_api::{HomeAccess, NewProfile, OpenTo, PolicyChange, PortRange, Profile, ProfileChange, SharedPath};
+use berth_api::{Egress, HomeAccess, NewProfile, OpenTo, PolicyChange, PortRange, Profile, ProfileChange, SharedPath};
 use serde_json::json;
 
-use super::{Context, berths::quota, look};
+use super::{
+    Context, look,
+    words::{self, quota},
+};
 use crate::{
     Outcome,
     arguments::{Home, PolicyArguments, ProfileCommand, Reach},
     failure::Failure,
+    limits::with_limits,
     output::{self, Rows},
     units::{self, Span},
 };
@@ -17,28 +21,13 @@ pub(super) async fn run(context: &Context, command: ProfileCommand) -> Outcome {
         ProfileCommand::List => list(context).await,
         ProfileCommand::Show { name } => show(context, &context.client.profile(&name).await?),
         ProfileCommand::Create { name, description, limits, policy } => {
-            let new = NewProfile {
-                name,
-                description: description.unwrap_or_default(),
-                cpu_millis: limits.cpu_millis(),
-                memory_bytes: limits.memory_bytes(),
-                pids: limits.pids_limit,
-                disk_bytes: limits.disk_bytes(),
-                policy: change(policy),
-                ..NewProfile::default()
-            };
+            let (description, policy) = (description.unwrap_or_default(), change(policy, limits.egress()));
+            let new = with_limits!(limits.named()?, NewProfile { name, description, policy });
             changed(context, &context.client.create_profile(&new).await?)
         }
         ProfileCommand::Set { name, description, limits, policy } => {
-            let change = ProfileChange {
-                description,
-                cpu_millis: limits.cpu_millis(),
-                memory_bytes: limits.memory_bytes(),
-                pids: limits.pids_limit,
-                disk_bytes: limits.disk_bytes(),
-                policy: change(policy),
-                ..ProfileChange::default()
-            };
+            let policy = change(policy, limits.egress());
+            let change = with_limits!(limits.named()?, ProfileChange { description, policy });
             if change == ProfileChange::default() {
                 return Err(Failure::usage("there is nothing to change", "berth profile set NAME --cpus 2 --memory 4g"));
             }
@@ -87,14 +76,8 @@ fn show(context: &Context, profile: &Profile) -> Outcome {
         output::json(profile)?;
         return Ok(0);
     }
-    let mut facts = vec![
-        ("name", profile.name.clone()),
-        ("description", profile.description.clone()),
-        ("cpus", units::cpus(profile.limits.cpu_millis.into())),
-        ("memory", units::bytes(profile.limits.memory_bytes)),
-        ("pids", profile.limits.pids.to_string()),
-        ("disk", units::bytes(profile.limits.disk_bytes)),
-    ];
+    let mut facts = vec![("name", profile.name.clone()), ("description", profile.description.clone())];
+    facts.extend(words::limits(profile.limits, &[]));
     facts.extend(look::policy(&profile.policy));
     facts.push(("berths", profile.berths.to_string()));
     output::facts(&facts)?;
@@ -114,7 +97,7 @@ fn home(profile: &Profile) -> String {
     }
 }
 
-fn change(arguments: PolicyArguments) -> PolicyChange {
+fn change(arguments: PolicyArguments, egress: Option<Egress>) -> PolicyChange {
     let PolicyArguments { home, paths, no_paths, ports, ports_open_to, freeze_after, stop_after } = arguments;
     PolicyChange {
         home: home.map(|home| match home {
@@ -130,7 +113,7 @@ fn change(arguments: PolicyArguments) -> PolicyChange {
         }),
         freeze_after: freeze_after.map(|span| span.0),
         stop_after: stop_after.map(|span| span.0),
-        egress: None,
+        egress,
     }
 }
 
