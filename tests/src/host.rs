@@ -45,8 +45,10 @@ pub struct Options {
     pub env: Vec<(String, String)>,
     /// Users that only a name service knows ([`Host::name_service`]).
     pub nss_users: Vec<&'static str>,
-    /// The last sections of node.toml.
+    /// The rest of node.toml: keys of `[network]`, then further sections.
     pub node_config: String,
+    /// A network namespace for the node, its berths and the way to the [`crate::Outside`]: for tests that change firewalls or routes.
+    pub network: bool,
     /// A shell script that the node is started by, in a mount namespace of its own: it ends in `exec "$0" "$@"`.
     pub node_enters: Option<&'static str>,
     /// Id ranges of the pool, at most those of the slot.
@@ -62,6 +64,7 @@ impl Default for Options {
             env: Vec::new(),
             nss_users: Vec::new(),
             node_config: "[disk]\ntrim_interval_seconds = 1\n".into(),
+            network: false,
             node_enters: None,
             id_ranges: u32::MAX,
         }
@@ -111,6 +114,11 @@ impl Host {
             server: Mutex::new(None),
             slot,
         };
+        if host.options.network {
+            let network = host.slot.network();
+            Run::new("ip").args(["netns", "add", &network]).ok();
+            Run::new("ip").args(["-n", &network, "link", "set", "lo", "up"]).ok();
+        }
         host.configure();
         if let Some(cache) = &host.cache {
             cache.give_images(&host.state_dir);
@@ -179,6 +187,11 @@ impl Host {
     pub fn start_node(&self) {
         let program = programs::find("berth-node");
         let mut command = match self.options.node_enters {
+            None if self.options.network => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net=/run/netns/{}", self.slot.network())).arg(program);
+                command
+            }
             None => Command::new(program),
             // Neither of the two forks: the pid is the node's in the end.
             Some(script) => {
@@ -272,6 +285,11 @@ impl Host {
     #[track_caller]
     pub fn server_pid(&self) -> u32 {
         lock(&self.server).as_ref().expect("the server runs").pid()
+    }
+
+    /// A program in the network that the node is in.
+    pub fn run(&self, program: impl AsRef<OsStr>) -> Run {
+        self.slot.run(program)
     }
 
     /// The program `berth` as root.
@@ -377,7 +395,7 @@ impl Drop for Host {
         let node = lock(&self.node).take().is_none_or(|n| n.stop(DAEMON));
         // The order in which a berth stops has tests of its own; here it would only take time.
         self.slot.kill_payloads();
-        let teardown = Run::new(programs::find("berth-node")).args(["teardown", "--all", "--yes", "--config"]).arg(self.slot.node_config());
+        let teardown = self.run(programs::find("berth-node")).args(["teardown", "--all", "--yes", "--config"]).arg(self.slot.node_config());
         let teardown = teardown.limit(Duration::from_secs(120)).output_within();
         let left = self.slot.left();
         if !thread::panicking() {

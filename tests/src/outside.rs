@@ -12,7 +12,7 @@ use std::{
 
 use nix::sched::{CloneFlags, setns};
 
-use crate::{host::Host, run::Run};
+use crate::{berth::Berth, host::Host, run::Run};
 
 /// The outside of one instance; gone when dropped.
 pub struct Outside {
@@ -33,10 +33,11 @@ impl Outside {
             Self { namespace, link, address: Ipv4Addr::new(203, 0, 113, net + 2), host_address: Ipv4Addr::new(203, 0, 113, net + 1) };
         let Self { namespace, link, address, host_address } = &outside;
         let ip = |text: String| drop(Run::new("ip").args(text.split(' ')).ok());
+        let here = |text: String| drop(host.run("ip").args(text.split(' ')).ok());
         ip(format!("netns add {namespace}"));
-        ip(format!("link add {link} type veth peer name out netns {namespace}"));
-        ip(format!("addr add {host_address}/30 dev {link}"));
-        ip(format!("link set {link} up"));
+        here(format!("link add {link} type veth peer name out netns {namespace}"));
+        here(format!("addr add {host_address}/30 dev {link}"));
+        here(format!("link set {link} up"));
         ip(format!("-n {namespace} addr add {address}/30 dev out"));
         ip(format!("-n {namespace} link set out up"));
         ip(format!("-n {namespace} link set lo up"));
@@ -71,6 +72,13 @@ impl Outside {
         entered.join().expect("act outside")
     }
 
+    /// Gives the outside another address, to which the host has a route.
+    #[track_caller]
+    pub fn also_at(&self, host: &Host, address: &str) {
+        Run::new("ip").args(["-n", &self.namespace, "addr", "add", &format!("{address}/32"), "dev", "out"]).ok();
+        host.run("ip").args(["route", "add", &format!("{address}/32"), "via", &self.address.to_string(), "dev", &self.link]).ok();
+    }
+
     /// A program in the outside's network namespace.
     pub fn run(&self, program: &str) -> Run {
         Run::new("ip").args(["netns", "exec", &self.namespace, program])
@@ -79,7 +87,8 @@ impl Outside {
 
 impl Drop for Outside {
     fn drop(&mut self) {
-        let _ = Run::new("ip").args(["link", "delete", &self.link]).output_within();
+        // The far end takes the near one along.
+        let _ = Run::new("ip").args(["-n", &self.namespace, "link", "delete", "out"]).output_within();
         let _ = Run::new("ip").args(["netns", "delete", &self.namespace]).output_within();
     }
 }
@@ -112,4 +121,30 @@ impl Peers {
     pub fn seen(&self) -> Vec<SocketAddr> {
         self.seen.lock().expect("lock").clone()
     }
+}
+
+/// What a connection from inside a berth is answered; `None` when there is none within three seconds.
+#[track_caller]
+pub fn reach(berth: &Berth, address: &str, port: u16) -> Option<String> {
+    let output = berth.exec(&["timeout", "3", "bash", "-c", &format!("cat < /dev/tcp/{address}/{port}")]).output();
+    (output.success() && !output.stdout.is_empty()).then(|| output.stdout.trim().to_owned())
+}
+
+/// The same from an inner container.
+#[track_caller]
+pub fn reach_from_container(berth: &Berth, address: &str, port: u16) -> Option<String> {
+    let ran = berth.docker_run(&[], &format!("nc -w 3 {address} {port} < /dev/null"));
+    (ran.success() && !ran.stdout.is_empty()).then(|| ran.stdout.trim().to_owned())
+}
+
+/// Tries many addresses at once, from inside and from an inner container; those that answered.
+#[track_caller]
+pub fn reached(berth: &Berth, addresses: &[String], port: u16) -> Vec<String> {
+    let all = addresses.join(" ");
+    let inside =
+        format!("for a in {all}; do ( timeout 1 bash -c \"cat < /dev/tcp/$a/{port}\" 2>/dev/null | sed \"s/^/$a: /\" ) & done; wait");
+    let container = format!("for a in {all}; do ( nc -w 1 $a {port} < /dev/null 2>/dev/null | sed \"s/^/container: $a: /\" ) & done; wait");
+    let (inside, container) = (berth.exec(&["bash", "-c", &inside]).ok(), berth.docker_run(&[], &container));
+    assert!(container.success(), "{container:?}");
+    inside.lines().chain(container.stdout.lines()).map(str::to_owned).collect()
 }

@@ -101,6 +101,20 @@ impl Slot {
         self.dir.join("node.toml")
     }
 
+    /// Network namespace of a node that has one of its own ([`crate::host::Options::network`]).
+    pub fn network(&self) -> String {
+        format!("bqnet{}", self.number)
+    }
+
+    /// A program in the network that the node is in.
+    pub fn run(&self, program: impl AsRef<std::ffi::OsStr>) -> Run {
+        let namespace = Path::new("/run/netns").join(self.network());
+        match namespace.exists() {
+            true => Run::new("nsenter").arg(format!("--net={}", namespace.display())).arg(program),
+            false => Run::new(program),
+        }
+    }
+
     /// The control groups of the instance, in every hierarchy that has one.
     pub fn groups(&self) -> Vec<PathBuf> {
         let base = Path::new("/sys/fs/cgroup");
@@ -152,7 +166,7 @@ impl Slot {
     pub fn sweep(&self) {
         daemon::kill_left(&self.dir);
         if self.node_config().is_file() && !self.left().is_empty() {
-            let teardown = Run::new(programs::find("berth-node")).args(["teardown", "--all", "--yes", "--config"]).arg(self.node_config());
+            let teardown = self.run(programs::find("berth-node")).args(["teardown", "--all", "--yes", "--config"]).arg(self.node_config());
             if let Ok(output) | Err(output) = teardown.output_within()
                 && !output.success()
             {
@@ -163,9 +177,10 @@ impl Slot {
         for link in self.links() {
             Run::new("ip").args(["link", "delete", &link]).output();
         }
-        let (namespace, _) = self.outside();
-        if Path::new("/run/netns").join(&namespace).exists() {
-            Run::new("ip").args(["netns", "delete", &namespace]).output();
+        for namespace in [self.outside().0, self.network()] {
+            if Path::new("/run/netns").join(&namespace).exists() {
+                Run::new("ip").args(["netns", "delete", &namespace]).output();
+            }
         }
         if self.table_present() {
             Run::new("nft").args(["delete", "table", "inet", &format!("berth{}", self.instance())]).output();

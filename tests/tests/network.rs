@@ -6,33 +6,16 @@ use std::{
     time::Duration,
 };
 
-use berth_tests::{Berth, Host, Outside, Run, berth::BUSYBOX, dns, outside::Peers, until};
+use berth_tests::{
+    Host, Outside, Run,
+    berth::BUSYBOX,
+    dns,
+    outside::{Peers, reach, reach_from_container, reached},
+    until,
+};
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(20);
-
-/// What a connection from inside is answered; `None` when there is none within three seconds.
-fn reach(berth: &Berth, address: &str, port: u16) -> Option<String> {
-    let output = berth.exec(&["timeout", "3", "bash", "-c", &format!("cat < /dev/tcp/{address}/{port}")]).output();
-    (output.success() && !output.stdout.is_empty()).then(|| output.stdout.trim().to_owned())
-}
-
-/// The same from an inner container.
-fn reach_from_container(berth: &Berth, address: &str, port: u16) -> Option<String> {
-    let ran = berth.docker_run(&[], &format!("nc -w 3 {address} {port} < /dev/null"));
-    (ran.success() && !ran.stdout.is_empty()).then(|| ran.stdout.trim().to_owned())
-}
-
-/// Tries many addresses at once, from inside and from an inner container; those that answered.
-fn reached(berth: &Berth, addresses: &[String], port: u16) -> Vec<String> {
-    let all = addresses.join(" ");
-    let inside =
-        format!("for a in {all}; do ( timeout 1 bash -c \"cat < /dev/tcp/$a/{port}\" 2>/dev/null | sed \"s/^/$a: /\" ) & done; wait");
-    let container = format!("for a in {all}; do ( nc -w 1 $a {port} < /dev/null 2>/dev/null | sed \"s/^/container: $a: /\" ) & done; wait");
-    let (inside, container) = (berth.exec(&["bash", "-c", &inside]).ok(), berth.docker_run(&[], &container));
-    assert!(container.success(), "{container:?}");
-    inside.lines().chain(container.stdout.lines()).map(str::to_owned).collect()
-}
 
 #[test]
 fn n01_a_berth_reaches_the_outside_through_nat_and_neither_berths_nor_host_nor_metadata() {

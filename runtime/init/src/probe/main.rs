@@ -27,11 +27,15 @@
 //! | `inotify-fill`, `mqueue-fill [DIR]`, `keys-fill`, `timers-fill`, `lock-fill` | as many as the kernel gives: `count` and the `errno` of the refusal; held until standard input ends |
 //! | `hog BYTES` | a line per 64 MiB touched |
 //! | `forkbomb COUNT` | children at once, at most COUNT: `count`, `errno`; all end before it does |
+//! | `fsync PATH COUNT` | COUNT times 4 KiB written and synced to PATH: `nanoseconds` of each |
+//! | `fsync-busy PATH` | one line when begun, then 1 MiB written and synced over and over until standard input ends: `synced` |
 //! | `disk-fill PATH BYTES` | writes until full or BYTES: `written`, `errno`; the file stays |
 //! | `send-arp LINK SENDER TARGET [HARDWARE]` | a forged ARP reply: SENDER is at HARDWARE (the link's own unless said) |
 //! | `send-raw LINK SOURCE DESTINATION PORT` | a UDP packet from a forged address, to the gateway's hardware address |
 //! | `send-ra LINK` | a router advertisement |
 //! | `listen tcp\|udp ADDRESS [TEXT]` | one line when bound, then one per peer; answers TEXT; until standard input ends |
+//! | `connect-from tcp\|udp PORT ADDRESS [TEXT]` | the same from a source port |
+//! | `flood ADDRESS ADDRESSES PORTS` | a datagram to each of PORTS ports, from 1 on, of each of ADDRESSES addresses, from ADDRESS on: `sent`, `refused`; held until standard input ends |
 //! | `echo SOCKET` | takes the place of SOCKET and does there what clients say ([`echo`]); one line when bound; until standard input ends |
 //! | `connect tcp\|udp\|unix ADDRESS [TEXT]` | connects, sends TEXT, `answer` within 2 s |
 #![forbid(unsafe_code)]
@@ -104,6 +108,8 @@ fn run(words: &[&str]) -> report::Done {
         ["hog", bytes] => load::hog(bytes),
         ["forkbomb", count] => load::fork_bomb(count),
         ["hold"] => load::hold(),
+        ["fsync", path, count] => load::fsync(path, count),
+        ["fsync-busy", path] => load::fsync_busy(path),
         ["disk-fill", path, bytes] => load::disk_fill(path, bytes),
         ["send-arp", link, sender, target] => link::arp(link, sender, target, None),
         ["send-arp", link, sender, target, hardware] => link::arp(link, sender, target, Some(hardware)),
@@ -112,6 +118,9 @@ fn run(words: &[&str]) -> report::Done {
         ["listen", kind, address] => sockets::listen(kind, address, ""),
         ["listen", kind, address, text] => sockets::listen(kind, address, text),
         ["echo", path] => echo::serve(path),
+        ["connect-from", kind, port, address] => sockets::connect_from(kind, port, address, ""),
+        ["connect-from", kind, port, address, text] => sockets::connect_from(kind, port, address, text),
+        ["flood", address, addresses, ports] => sockets::flood(address, addresses, ports),
         ["connect", kind, address] => sockets::connect(kind, address, ""),
         ["connect", kind, address, text] => sockets::connect(kind, address, text),
         _ => Err(Failure::Usage),

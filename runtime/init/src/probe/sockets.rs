@@ -1,11 +1,12 @@
 use std::{
     io::{self, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::unix::net::UnixStream,
     process, thread,
     time::Duration,
 };
 
+use rustix::net::{AddressFamily, SocketType, sockopt};
 use serde_json::json;
 
 use crate::{
@@ -83,6 +84,56 @@ pub(crate) fn connect(kind: &str, address: &str, text: &str) -> Done {
         _ => return Err(Failure::Usage),
     };
     outcome(attempt, json!({ "answer": String::from_utf8_lossy(&answer) }))
+}
+
+/// What a privileged program may do inside: choose where a connection comes from.
+pub(crate) fn connect_from(kind: &str, port: &str, address: &str, text: &str) -> Done {
+    let (port, address): (u16, SocketAddr) = (parse(port)?, parse(address)?);
+    let kind = match kind {
+        "tcp" => SocketType::STREAM,
+        "udp" => SocketType::DGRAM,
+        _ => return Err(Failure::Usage),
+    };
+    let mut answer = Vec::new();
+    let attempt = (|| {
+        let socket = rustix::net::socket(AddressFamily::INET, kind, None)?;
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(PATIENCE))?;
+        rustix::net::bind(&socket, &SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))?;
+        rustix::net::connect(&socket, &address)?;
+        match kind {
+            SocketType::STREAM => {
+                let stream = TcpStream::from(socket);
+                stream.set_read_timeout(Some(PATIENCE))?;
+                talk(stream, text, &mut answer)
+            }
+            _ => UdpSocket::from(socket).send(text.as_bytes()).map(drop),
+        }
+    })();
+    outcome(attempt, json!({ "answer": String::from_utf8_lossy(&answer) }))
+}
+
+/// As fast as it goes. A socket holds little that waits for a neighbour, so there are many.
+pub(crate) fn flood(first: &str, addresses: &str, ports: &str) -> Done {
+    let (first, addresses, ports): (Ipv4Addr, u32, u16) = (parse(first)?, parse(addresses)?, parse(ports)?);
+    let (mut sockets, mut sent, mut refused) = (Vec::new(), 0_u32, 0_u32);
+    for number in 0..addresses {
+        let address = Ipv4Addr::from(u32::from(first) + number);
+        if number % 128 == 0 {
+            let Ok(socket) = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)) else { break };
+            crate::report::need("set up a socket", socket.set_nonblocking(true))?;
+            sockets.push(socket);
+        }
+        for port in 1..=ports {
+            match sockets.last().map(|socket| socket.send_to(b"berth-probe", (address, port))) {
+                Some(Ok(_)) => sent += 1,
+                _ => refused += 1,
+            }
+        }
+    }
+    say(&json!({ "sent": sent, "refused": refused }))?;
+    crate::report::hold();
+    Ok(())
 }
 
 /// A peer that says nothing has accepted all the same: only the connection decides.
