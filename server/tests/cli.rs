@@ -234,11 +234,15 @@ async fn a_profile_says_how_its_berths_join_the_host() {
     let berth = Berth(server.listen_as(ROOT));
     let line = ["profile", "create", "lab", "--home", "ro", "--path", "/data:ro", "--path", "/srv", "--ports", "8000-8999"];
     berth.run(&line).await.ok();
-    berth.run(&["profile", "set", "lab", "--ports-open-to", "host", "--freeze-after", "90s", "--stop-after", "never"]).await.ok();
+    berth
+        .run(&["profile", "set", "lab", "--ports-open-to", "host", "--freeze-after", "90s", "--stop-after", "never", "--restart", "never"])
+        .await
+        .ok();
     let shown = berth.run(&["profile", "show", "lab"]).await.ok();
     for part in [
         "read only; further: /data (read only), /srv\n",
         "8000-8999 at 127.0.0.1, open to every account of the host\n",
+        "not started again before the next connection when it ends unasked\n",
         "frozen after 90s, stopped after never\n",
     ] {
         assert!(shown.contains(part), "{shown}");
@@ -582,4 +586,22 @@ async fn top_shows_rates_against_limits_the_busiest_first() {
     assert_eq!(berth.run(&["top", "carol"]).await.code, 3);
     let user = Berth(server.listen_as(DAEMON));
     assert_eq!((user.run(&["top"]).await.ok().as_str(), user.run(&["top", "bob"]).await.code), ("No berth is up.\n", 3));
+}
+
+#[tokio::test]
+async fn top_draws_on_the_terminals_other_screen_and_leaves_it_as_it_was() {
+    let server = Server::start().await;
+    let socket = server.listen_as(ROOT);
+    Berth(socket.clone()).run(&["assign", "alice"]).await.ok();
+    let line = format!("stty cols 60 rows 10; timeout --preserve-status -s INT 3 {} top -d 1; echo ended $?", program().display());
+    let mut script = Command::new("script");
+    script.args(["-qefc", &line, "/dev/null"]).env("BERTH_SOCKET", &socket).stdin(Stdio::null());
+    let output = script.output().await.unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (before, rest) = text.split_once("\x1b[?1049h").unwrap_or_else(|| panic!("{text:?}"));
+    let (drawn, after) = rest.split_once("\x1b[?1049l").unwrap_or_else(|| panic!("{text:?}"));
+    assert!(before.trim().is_empty() && drawn.contains("1 up, by CPU; every 1 s; Ctrl-C ends"), "{text:?}");
+    let row = drawn.split(['\n', '\r']).rfind(|line| line.starts_with("alice ")).unwrap_or_else(|| panic!("{drawn:?}"));
+    assert!(row.contains("0.0 / 200") && row.trim_end_matches("\x1b[K").chars().count() <= 60, "{row:?}");
+    assert!(after.contains("ended 0"), "{after:?}");
 }

@@ -17,7 +17,8 @@ async fn profiles_begin_with_the_nodes_own_defaults() {
         assert_eq!(
             policy,
             json!({ "home": "rw", "paths": [], "ports": { "first": 1024, "last": 65535 }, "ports_open_to": "user",
-                    "freeze_after": 900, "stop_after": 43200, "egress": "internet" })
+                    "freeze_after": 900, "stop_after": 43200, "egress": "internet",
+                    "restart": "on_failure" })
         );
     }
     server.assign("alice").await;
@@ -29,7 +30,7 @@ async fn a_change_reaches_every_berth_of_the_profile_and_leaves_a_row() {
     let server = Server::start().await;
     server.assign("alice").await;
     let change = json!({ "home": "ro", "paths": [{ "path": "/data", "read_only": true }], "ports": null, "ports_open_to": "host",
-                         "freeze_after": 60, "stop_after": null, "egress": { "list": ["10.0.0.0/8", "192.0.2.7/32"] } });
+                         "freeze_after": 60, "stop_after": null, "egress": { "list": ["10.0.0.0/8", "192.0.2.7/32"] }, "restart": "never" });
     let (status, changed) = server.send(ROOT, "PATCH", DEFAULT, Some(json!({ "policy": change }))).await;
     assert_eq!((status, &changed["policy"]), (200, &change), "{changed}");
     let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(15);
@@ -44,6 +45,7 @@ async fn a_change_reaches_every_berth_of_the_profile_and_leaves_a_row() {
     assert_eq!(asked.paths, [berth_protocol::SharedPath { path: "/data".to_owned(), read_only: true }]);
     assert_eq!(asked.ports, berth_protocol::Ports { range: None, open_to: berth_protocol::OpenTo::Host });
     assert_eq!(asked.egress, berth_protocol::Egress::List { cidrs: vec!["10.0.0.0/8".to_owned(), "192.0.2.7/32".to_owned()] });
+    assert_eq!(asked.restart, berth_protocol::Restart::Never);
     assert_eq!(asked.idle, berth_protocol::Idle { freeze_after: Some(60), stop_after: None });
     assert_eq!(server.get("/api/v1/berths/alice").await["policy"], change);
     let row = server.get("/api/v1/audit?limit=1").await["items"][0].clone();

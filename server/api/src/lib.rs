@@ -27,7 +27,7 @@ pub use host::{Check, CheckLevel, Doctor, Health, Node, User};
 pub use images::{BuildImage, Image, ImageList};
 pub use limits::Limits;
 pub use operations::{Accepted, AllAccepted, Operation, OperationKind, OperationList, OperationState, Warning};
-pub use policy::{Egress, HomeAccess, OpenTo, Policy, PolicyChange, PortRange, SharedPath};
+pub use policy::{Egress, HomeAccess, OpenTo, Policy, PolicyChange, PortRange, Restart, SharedPath};
 pub use problem::Problem;
 pub use profiles::{NewProfile, Profile, ProfileChange, ProfileList};
 pub use usage::{BerthUsage, DiskUsage, IoUsage, NetworkUsage, Pressure, Stall, Usage, UsageList};

@@ -17,6 +17,17 @@ pub struct Policy {
     /// Likewise, until it is stopped.
     pub stop_after: Option<u32>,
     pub egress: Egress,
+    pub restart: Restart,
+}
+
+/// What becomes of a berth that ended unasked: its shim was killed, its first process died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Restart {
+    /// It is started again, after a pause that grows while it keeps ending.
+    OnFailure,
+    /// It waits for the next connection.
+    Never,
 }
 
 /// What of the network a berth reaches; names resolve in each case.
@@ -94,6 +105,8 @@ pub struct PolicyChange {
     pub stop_after: Option<Option<u32>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress: Option<Egress>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart: Option<Restart>,
 }
 
 impl PolicyChange {

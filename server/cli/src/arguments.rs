@@ -61,6 +61,9 @@ pub(crate) struct PolicyArguments {
     /// Likewise, stop it
     #[arg(long, value_name = "TIME")]
     pub stop_after: Option<Span>,
+    /// Start a berth again that ended unasked, or leave it to the next connection
+    #[arg(long, value_enum, value_name = "on-failure|never", hide_possible_values = true)]
+    pub restart: Option<Again>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -68,6 +71,12 @@ pub(crate) enum Home {
     Rw,
     Ro,
     None,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Again {
+    OnFailure,
+    Never,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -28,7 +28,7 @@ pub use ids::{AuditId, BerthId, OperationId, ProfileId, UserId};
 pub use limits::{InvalidLimits, LimitChange, Limits, OwnLimits};
 pub use names::{ImageName, ImageRef, InvalidName, ProfileName, UserName};
 pub use operation::{Kind, MAX_LOG_LINES, Operation, OperationState, Parameters, Warning};
-pub use policy::{HomeAccess, HostPolicy, InvalidPolicy, OpenTo, PolicyChange, PortRange, SharedPath};
+pub use policy::{HomeAccess, HostPolicy, InvalidPolicy, OpenTo, PolicyChange, PortRange, Restart, SharedPath};
 pub use problem::{Problem, Refusal};
 pub use profile::Profile;
 pub use reconcile::ReconcileReport;

@@ -16,6 +16,7 @@ pub struct HostPolicy {
     pub freeze_after: Option<u32>,
     pub stop_after: Option<u32>,
     pub egress: Egress,
+    pub restart: Restart,
 }
 
 /// The user's home inside.
@@ -50,6 +51,15 @@ pub enum OpenTo {
     Host,
 }
 
+/// What becomes of a berth that ended unasked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Restart {
+    OnFailure,
+    /// It waits for the next connection.
+    Never,
+}
+
 /// What a change of a profile says of it; what is left out stays.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PolicyChange {
@@ -60,6 +70,7 @@ pub struct PolicyChange {
     pub freeze_after: Option<Option<u32>>,
     pub stop_after: Option<Option<u32>>,
     pub egress: Option<Egress>,
+    pub restart: Option<Restart>,
 }
 
 /// A value that no host could follow; each says field, value, limit.
@@ -141,6 +152,7 @@ impl Default for HostPolicy {
             freeze_after: Some(15 * 60),
             stop_after: Some(12 * 3600),
             egress: Egress::Internet,
+            restart: Restart::OnFailure,
         }
     }
 }
@@ -156,6 +168,7 @@ impl PolicyChange {
             freeze_after: self.freeze_after.unwrap_or(old.freeze_after),
             stop_after: self.stop_after.unwrap_or(old.stop_after),
             egress: self.egress.unwrap_or(old.egress),
+            restart: self.restart.unwrap_or(old.restart),
         }
     }
 }
@@ -168,6 +181,17 @@ impl HomeAccess {
             Self::Rw => "rw",
             Self::Ro => "ro",
             Self::None => "none",
+        }
+    }
+}
+
+impl Restart {
+    pub const ALL: [Restart; 2] = [Self::OnFailure, Self::Never];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OnFailure => "on_failure",
+            Self::Never => "never",
         }
     }
 }

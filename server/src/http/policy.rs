@@ -2,7 +2,7 @@
 
 use berth_api as api;
 
-use crate::domain::{Egress, HomeAccess, HostPolicy, InvalidEgress, OpenTo, PolicyChange, PortRange, SharedPath};
+use crate::domain::{Egress, HomeAccess, HostPolicy, InvalidEgress, OpenTo, PolicyChange, PortRange, Restart, SharedPath};
 
 pub(super) fn shown(policy: HostPolicy) -> api::Policy {
     api::Policy {
@@ -24,6 +24,10 @@ pub(super) fn shown(policy: HostPolicy) -> api::Policy {
             Egress::Internet => api::Egress::Internet,
             Egress::None => api::Egress::None,
             Egress::List(cidrs) => api::Egress::List(cidrs.iter().map(ToString::to_string).collect()),
+        },
+        restart: match policy.restart {
+            Restart::OnFailure => api::Restart::OnFailure,
+            Restart::Never => api::Restart::Never,
         },
     }
 }
@@ -56,5 +60,9 @@ pub(super) fn asked(change: api::PolicyChange) -> Result<PolicyChange, InvalidEg
         freeze_after: change.freeze_after,
         stop_after: change.stop_after,
         egress: change.egress.map(egress).transpose()?,
+        restart: change.restart.map(|restart| match restart {
+            api::Restart::OnFailure => Restart::OnFailure,
+            api::Restart::Never => Restart::Never,
+        }),
     })
 }

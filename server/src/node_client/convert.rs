@@ -4,7 +4,7 @@ use berth_protocol as wire;
 
 use crate::domain::{
     BerthId, Check, CheckLevel, Condition, Egress, Ensure, EnsureWanted, ExecCommand, HomeAccess, HostPolicy, HostPort, HostUser, Image,
-    Limits, NodeInfo, OpenTo, PortRange, Problem, Progress, PublishedPort, Refusal, Sleep, State, Status, Usage,
+    Limits, NodeInfo, OpenTo, PortRange, Problem, Progress, PublishedPort, Refusal, Restart, Sleep, State, Status, Usage,
 };
 
 pub(super) fn problem(status: u16, problem: wire::Problem) -> Problem {
@@ -168,7 +168,10 @@ impl From<&HostPolicy> for wire::Policy {
                 },
             },
             idle: wire::Idle { freeze_after: policy.freeze_after, stop_after: policy.stop_after },
-            restart: wire::Restart::default(),
+            restart: match policy.restart {
+                Restart::OnFailure => wire::Restart::OnFailure,
+                Restart::Never => wire::Restart::Never,
+            },
             egress: match &policy.egress {
                 Egress::All => wire::Egress::All,
                 Egress::Internet => wire::Egress::Internet,

@@ -14,7 +14,7 @@ macro_rules! select {
             limits::of_berth!(),
             ", ",
             limits::of_profile!(),
-            ", p.home, p.paths, p.ports_first, p.ports_last, p.ports_open_to, p.freeze_after, p.stop_after, p.egress, b.suspended,
+            ", p.home, p.paths, p.ports_first, p.ports_last, p.ports_open_to, p.freeze_after, p.stop_after, p.egress, p.restart, b.suspended,
                     b.suspended_by, b.suspended_at, b.allow_system, b.wanted, b.restart_after, b.generation, b.applied, b.status, b.problem,
                     b.observed_at, b.created_at, b.updated_at
              FROM berths b JOIN users u ON u.id = b.user_id JOIN profiles p ON p.id = b.profile_id ",

@@ -3,14 +3,14 @@
 use sqlx::{FromRow, Sqlite, query::Query, sqlite::SqliteArguments};
 
 use super::{Connection, During, Error, from_json, id, limits, to_json, touched, unsigned, variant};
-use crate::domain::{HomeAccess, HostPolicy, OpenTo, PortRange, Profile, ProfileId, ProfileName};
+use crate::domain::{HomeAccess, HostPolicy, OpenTo, PortRange, Profile, ProfileId, ProfileName, Restart};
 
 macro_rules! select {
     ($tail:literal) => {
         concat!(
             "SELECT p.id, p.name, p.description, ",
             limits::of_profile!(),
-            ", p.home, p.paths, p.ports_first, p.ports_last, p.ports_open_to, p.freeze_after, p.stop_after, p.egress, p.created_at,
+            ", p.home, p.paths, p.ports_first, p.ports_last, p.ports_open_to, p.freeze_after, p.stop_after, p.egress, p.restart, p.created_at,
                     p.updated_at, (SELECT COUNT(*) FROM berths b WHERE b.profile_id = p.id) AS berths FROM profiles p ",
             $tail
         )
@@ -59,6 +59,7 @@ pub(super) struct PolicyRow {
     freeze_after: Option<i64>,
     stop_after: Option<i64>,
     egress: String,
+    restart: String,
 }
 
 impl TryFrom<PolicyRow> for HostPolicy {
@@ -78,6 +79,7 @@ impl TryFrom<PolicyRow> for HostPolicy {
             freeze_after: row.freeze_after.map(|value| unsigned("profiles", "freeze_after", value)).transpose()?,
             stop_after: row.stop_after.map(|value| unsigned("profiles", "stop_after", value)).transpose()?,
             egress: from_json("profiles", "egress", row.egress)?,
+            restart: variant(&Restart::ALL, Restart::as_str, "profiles", "restart", row.restart)?,
         })
     }
 }
@@ -104,10 +106,10 @@ pub async fn insert(connection: &mut Connection, profile: &Profile) -> Result<()
     let query = sqlx::query(concat!(
         "INSERT INTO profiles (id, name, ",
         limits::columns!(),
-        ", description, home, paths, ports_first, ports_last, ports_open_to, freeze_after, stop_after, egress, updated_at, created_at)
+        ", description, home, paths, ports_first, ports_last, ports_open_to, freeze_after, stop_after, egress, restart, updated_at, created_at)
          VALUES ($1, $2, ",
         limits::values!(),
-        ", $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27)",
+        ", $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28)",
     ));
     bind(query, profile).bind(profile.created_at).execute(connection).await.during("store the profile")?;
     Ok(())
@@ -118,7 +120,7 @@ pub async fn update(connection: &mut Connection, profile: &Profile) -> Result<()
         "UPDATE profiles SET name = $2, ",
         limits::assignments!(),
         ", description = $17, home = $18, paths = $19, ports_first = $20, ports_last = $21, ports_open_to = $22, freeze_after = $23,
-           stop_after = $24, egress = $25, updated_at = $26
+           stop_after = $24, egress = $25, restart = $26, updated_at = $27
          WHERE id = $1",
     ));
     let result = bind(query, profile).execute(connection).await.during("change the profile")?;
@@ -138,6 +140,7 @@ fn bind<'q>(query: Query<'q, Sqlite, SqliteArguments>, profile: &Profile) -> Que
         .bind(policy.freeze_after.map(i64::from))
         .bind(policy.stop_after.map(i64::from))
         .bind(to_json(&policy.egress))
+        .bind(policy.restart.as_str())
         .bind(profile.updated_at)
 }
 

@@ -145,7 +145,13 @@ pub(super) fn policy(policy: &Policy) -> Vec<(&'static str, String)> {
         Some(range) => format!("{}-{} at 127.0.0.1, open to {}", range.first, range.last, reach(policy.ports_open_to)),
         None => format!("only at the berth's own address, open to {}", reach(policy.ports_open_to)),
     };
-    vec![("home", home(policy)), ("ports", ports), ("reaches", words::egress(&policy.egress)), ("idle", words::idle(policy))]
+    vec![
+        ("home", home(policy)),
+        ("ports", ports),
+        ("reaches", words::egress(&policy.egress)),
+        ("idle", words::idle(policy)),
+        ("ends", words::restart(policy)),
+    ]
 }
 
 /// The home, and the further paths.

@@ -1,6 +1,6 @@
 //! Profiles: named quota sets.
 
-use berth_api::{Egress, HomeAccess, NewProfile, OpenTo, PolicyChange, PortRange, Profile, ProfileChange, SharedPath};
+use berth_api::{Egress, HomeAccess, NewProfile, OpenTo, PolicyChange, PortRange, Profile, ProfileChange, Restart, SharedPath};
 use serde_json::json;
 
 use super::{
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     Outcome,
-    arguments::{Home, PolicyArguments, ProfileCommand, Reach},
+    arguments::{Again, Home, PolicyArguments, ProfileCommand, Reach},
     failure::Failure,
     limits::with_limits,
     output::{self, Rows},
@@ -98,7 +98,7 @@ fn home(profile: &Profile) -> String {
 }
 
 fn change(arguments: PolicyArguments, egress: Option<Egress>) -> PolicyChange {
-    let PolicyArguments { home, paths, no_paths, ports, ports_open_to, freeze_after, stop_after } = arguments;
+    let PolicyArguments { home, paths, no_paths, ports, ports_open_to, freeze_after, stop_after, restart } = arguments;
     PolicyChange {
         home: home.map(|home| match home {
             Home::Rw => HomeAccess::Rw,
@@ -114,6 +114,10 @@ fn change(arguments: PolicyArguments, egress: Option<Egress>) -> PolicyChange {
         freeze_after: freeze_after.map(|span| span.0),
         stop_after: stop_after.map(|span| span.0),
         egress,
+        restart: restart.map(|restart| match restart {
+            Again::OnFailure => Restart::OnFailure,
+            Again::Never => Restart::Never,
+        }),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Limits, use and differences in words: the same for `show`, `status`, `set` and profiles.
 
-use berth_api::{Egress, FieldChange, Limits, Policy, Usage};
+use berth_api::{Egress, FieldChange, Limits, Policy, Restart, Usage};
 use serde_json::Value;
 
 use crate::{
@@ -152,6 +152,14 @@ fn value(field: &str, value: &Value) -> String {
 /// The policy of a profile in words, also shown with a berth.
 pub(super) fn idle(policy: &Policy) -> String {
     format!("frozen after {}, stopped after {}", Span(policy.freeze_after), Span(policy.stop_after))
+}
+
+pub(super) fn restart(policy: &Policy) -> String {
+    match policy.restart {
+        Restart::OnFailure => "started again when it ends unasked",
+        Restart::Never => "not started again before the next connection when it ends unasked",
+    }
+    .to_owned()
 }
 
 pub(super) fn per_second(bytes: u64) -> String {
