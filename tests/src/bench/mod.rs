@@ -1,8 +1,8 @@
 //! What `deploy/bench` measures: figures that are ratios to a peer in the same run, in interleaved rounds.
 //!
 //! [`socket`] holds the user's socket against a direct connection, HAProxy and socat, [`wake`] a sleeping and a stopped berth against LXC
-//! ([`start`] the latter alone).
-//! Both run on a [`crate::Host`] of their own, beside an installation. The ends of a measured connection are a static program
+//! ([`start`] the latter alone), [`fsync`] a berth's fsync beside busy berths against the same alone.
+//! All run on a [`crate::Host`] of their own, beside an installation. The ends of a measured connection are a static program
 //! ([`client`], [`peer`]): one at work as whoever may use a way, the other inside the berth. No timed test of the suite asserts any of it.
 #![allow(clippy::cast_precision_loss, reason = "figures are shown with four digits")]
 
@@ -10,6 +10,7 @@ pub mod client;
 mod ends;
 mod figures;
 mod flow;
+pub mod fsync;
 mod lxc;
 pub mod peer;
 mod process;
@@ -35,8 +36,14 @@ pub struct Settings {
 /// An instance whose daemons log and work as installed ones do; but for memory, which [`wake`] takes back itself where it wants to.
 #[track_caller]
 fn host() -> Host {
+    host_with("")
+}
+
+/// The same with more sections of node.toml.
+#[track_caller]
+fn host_with(node_config: &str) -> Host {
     let env = vec![("BERTH_LOG".into(), "info".into())];
-    Host::with(Options { env, node_config: "[sleep]\nreclaim = \"never\"\n".into(), ..Options::default() })
+    Host::with(Options { env, node_config: format!("[sleep]\nreclaim = \"never\"\n{node_config}"), ..Options::default() })
 }
 
 /// Says on standard error where the run is; standard output is the report's.

@@ -1,8 +1,14 @@
 use std::{
     env,
     fs::File,
-    io::{self, Write},
+    io::{self, Seek, Write},
     process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Instant,
 };
 
 use serde_json::json;
@@ -55,6 +61,41 @@ pub(crate) fn fork_bomb(count: &str) -> Done {
 pub(crate) fn hold() -> Done {
     wait_for_end();
     Ok(())
+}
+
+/// As a small database writes: each time a block of 4 KiB, on stable storage before the next.
+pub(crate) fn fsync(path: &str, count: &str) -> Done {
+    let count: usize = parse(count)?;
+    let mut file = need("make the file", File::create(path))?;
+    let mut nanoseconds = Vec::with_capacity(count);
+    for _ in 0..count {
+        let begun = Instant::now();
+        need("write", file.write_all(&[7; PAGE]).and_then(|()| file.sync_all()))?;
+        nanoseconds.push(u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX));
+    }
+    say(&json!({ "nanoseconds": nanoseconds }))
+}
+
+/// Overwrites a file of 256 MiB, each MiB on stable storage before the next.
+pub(crate) fn fsync_busy(path: &str) -> Done {
+    let over = Arc::new(AtomicBool::new(false));
+    let waiting = Arc::clone(&over);
+    thread::spawn(move || {
+        wait_for_end();
+        waiting.store(true, Ordering::Relaxed);
+    });
+    let mut file = need("make the file", File::create(path))?;
+    let block = vec![7_u8; BLOCK];
+    let mut synced = 0_u64;
+    say(&json!({ "ok": true }))?;
+    while !over.load(Ordering::Relaxed) {
+        if synced % 256 == 0 {
+            need("rewind", file.rewind())?;
+        }
+        need("write", file.write_all(&block).and_then(|()| file.sync_all()))?;
+        synced += 1;
+    }
+    say(&json!({ "synced": synced }))
 }
 
 pub(crate) fn disk_fill(path: &str, bytes: &str) -> Done {
