@@ -1,5 +1,6 @@
 //! `berth doctor`: each thing that berths need of this host is tried, and what is not as it should be comes with its cure.
 
+mod disks;
 mod ids;
 mod kernel;
 mod network;
@@ -23,10 +24,6 @@ use super::{
     node::Node,
     shims,
 };
-
-/// Shares of the disks' file system, in percent, below which a free rest is a warning and a failure.
-const LOW: u64 = 10;
-const TOO_LOW: u64 = 5;
 
 fn ok(name: &str, detail: impl Into<String>) -> Check {
     Check { name: name.into(), level: CheckLevel::Ok, detail: detail.into(), fix: None }
@@ -54,7 +51,8 @@ pub(crate) fn examine(node: &Node) -> Vec<Check> {
         program("nft", &["--version"], "nftables", "berths have no network"),
         own_programs(node),
         recipe(node),
-        disk_space(node),
+        disks::space(node),
+        disks::backend(node),
         ids::ranges(node),
         records(node),
         stray_disks(node),
@@ -152,21 +150,6 @@ fn recipe(node: &Node) -> Check {
         Err(error) => {
             warning("image recipe", format!("mmdebstrap: {error}: berth image build cannot work, import can"), "apt-get install mmdebstrap")
         }
-    }
-}
-
-fn disk_space(node: &Node) -> Check {
-    let (size, free) = match node.host.disk_space() {
-        Ok(found) => found,
-        Err(error) => return failed("disk space", error.to_string(), "look at state_dir in node.toml"),
-    };
-    let percent = free.saturating_mul(100) / size.max(1);
-    let detail = format!("{} GiB of {} GiB ({percent} %) are free below {}", free >> 30, size >> 30, node.host.layout.state.display());
-    let fix = "free space, enlarge the file system, or delete berths and images that nobody needs";
-    match percent {
-        0..TOO_LOW => failed("disk space", detail, fix),
-        TOO_LOW..LOW => warning("disk space", detail, fix),
-        _ => ok("disk space", detail),
     }
 }
 
