@@ -166,3 +166,22 @@ fn no_canary(a: &Berth<'_>) {
     a.host.start_node();
     a.host.start_server();
 }
+
+#[test]
+fn x11_what_the_node_answers_while_nothing_runs_is_in_the_log_too() {
+    let host = Host::start();
+    let a = host.new_berth("a");
+    host.berth(["stop", a.name()]).ok();
+    host.berth(["suspend", a.name(), "--reason", "exam week"]).ok();
+    let answer = ["-s", "-o", "/dev/null", "-w", "%{http_code}", "--unix-socket"];
+    let refused = a.user.run("curl").args(answer).arg(a.socket()).arg("http://docker/v1.45/volumes?x=1").ok();
+    assert_eq!(refused, "403");
+    let row = call(&host, &a.user, "the refused call is in the trail", |row| is(row, "GET", "/volumes"));
+    assert_eq!((row["status"].as_u64(), row["command"].as_str()), (Some(403), Some("curl")), "{row}");
+    assert_eq!((row["uid"].as_u64(), row["outcome"].as_str()), (Some(a.user.uid.into()), Some("refused")), "{row}");
+    // The lines of the next run follow it.
+    host.berth(["resume", a.name()]).ok();
+    a.docker(&["network", "ls"]).ok();
+    call(&host, &a.user, "a call of the next run is in the trail", |row| is(row, "GET", "/networks") && row["status"] == 200);
+    assert_eq!(trail(&host, &[]).iter().filter(|row| is(row, "GET", "/volumes")).count(), 1);
+}

@@ -48,7 +48,7 @@ pub(crate) struct Host {
     pub(super) guards: Guards,
     pub(crate) records: Records,
     pub(crate) images: image::Store,
-    pub(crate) calls: Calls,
+    pub(crate) calls: Arc<Calls>,
     pub(crate) disks: Arc<Disks>,
     ranges: Mutex<Allocator>,
 }
@@ -137,7 +137,7 @@ impl Host {
         let ranges = Mutex::new(Allocator::open(&layout.ranges(), config.ids.first, config.ids.last)?);
         let images = image::Store::open(&layout.images()).map_err(|e| Error::Invalid(chain(&e)))?;
         images.sweep().map_err(|e| Error::Invalid(chain(&e)))?;
-        let calls = Calls::open(layout.spools()).step("read", layout.spools().display())?;
+        let calls = Arc::new(Calls::open(layout.spools()).step("read", layout.spools().display())?);
         let guards = Guards::default();
         let disks = Arc::new(Disks::new(layout.berths(), config.disk.low_water.0));
         let host = Self { config, layout, hierarchy, systemd, table, guards, records, images, calls, disks, ranges };
@@ -238,7 +238,7 @@ impl Host {
             self.note_ports(record.id, &record.user, record.uid, block, What::Given)?;
         }
         self.table.add(&entry(record))?;
-        let listener = Listener::bind(&self.layout, record)?;
+        let listener = Listener::bind(&self.layout, record, &self.calls)?;
         record.phase = Phase::Present;
         let saved = self.records.save(record);
         // The record counts from its rename on: what follows must see one truth.

@@ -10,40 +10,54 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::{
             fs::{PermissionsExt, chown, symlink},
-            net::{UnixListener, UnixStream},
+            net::UnixListener,
         },
     },
     path::Path,
     sync::Arc,
-    time::Duration,
 };
 
+use berth_protocol::BerthId;
 use berth_runtime::{
     error::{Result, Step},
     fault,
 };
 use rustix::net::{SocketFlags, accept_with};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, Interest, unix::AsyncFd},
+    io::{Interest, unix::AsyncFd},
     sync::Semaphore,
+    task::spawn_blocking,
 };
 
-use super::{layout::Layout, record::Record};
-use crate::descriptor::watch;
+use super::{calls::Calls, layout::Layout, record::Record};
+use crate::{
+    descriptor::{watch, watch_socket},
+    link::Owner,
+    shim::{Answer, Visitor},
+};
 
-/// Refused connections of one berth that are answered at once; more are closed.
+/// Refused connections of one berth whose requests are read at once; more are answered without.
 const ANSWERED_AT_ONCE: usize = 64;
-/// A client that has not sent its request by then is answered all the same.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// And that are accepted in one go.
+const ACCEPTED_AT_ONCE: usize = 1024;
 
 pub(crate) struct Listener {
     socket: OwnedFd,
     answering: Arc<Semaphore>,
+    trail: Trail,
+}
+
+/// Where what is refused here is written down.
+#[derive(Clone)]
+struct Trail {
+    calls: Arc<Calls>,
+    id: BerthId,
+    owner: Owner,
 }
 
 impl Listener {
     /// Makes the socket, or replaces the one that is there.
-    pub(crate) fn bind(layout: &Layout, record: &Record) -> Result<Self> {
+    pub(crate) fn bind(layout: &Layout, record: &Record, calls: &Arc<Calls>) -> Result<Self> {
         let dir = layout.user_dir(record.uid);
         fault::point("make socket directory")?;
         make_dir(&dir, 0o711)?;
@@ -69,12 +83,14 @@ impl Listener {
                 symlink(&target, &link).step("link", link.display())?;
             }
         }
-        Ok(Self::adopt(listener.into()))
+        Ok(Self::adopt(listener.into(), record, calls))
     }
 
     /// Takes over a listening socket that a shim kept.
-    pub(crate) fn adopt(socket: OwnedFd) -> Self {
-        Self { socket, answering: Arc::new(Semaphore::new(ANSWERED_AT_ONCE)) }
+    pub(crate) fn adopt(socket: OwnedFd, record: &Record, calls: &Arc<Calls>) -> Self {
+        let owner = Owner { name: record.user.clone(), uid: record.uid, gid: record.gid };
+        let trail = Trail { calls: Arc::clone(calls), id: record.id, owner };
+        Self { socket, answering: Arc::new(Semaphore::new(ANSWERED_AT_ONCE)), trail }
     }
 
     /// For the shim, which accepts from then on.
@@ -89,21 +105,33 @@ impl Listener {
 
     /// Accepts what waits and answers it as dockerd would, with `message`.
     pub(crate) fn refuse_waiting(&self, message: &str) {
-        self.answer_waiting(docker_error("503 Service Unavailable", message).into());
+        self.answer_waiting(&Answer::new(503, message));
     }
 
     /// The same for what an administrator forbids.
     pub(crate) fn bar_waiting(&self, message: &str) {
-        self.answer_waiting(docker_error("403 Forbidden", message).into());
+        self.answer_waiting(&Answer::new(403, message));
     }
 
-    fn answer_waiting(&self, answer: Arc<str>) {
-        while let Ok(connection) = accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-            let Ok(slot) = Arc::clone(&self.answering).try_acquire_owned() else { continue };
-            let answer = Arc::clone(&answer);
+    fn answer_waiting(&self, answer: &Answer) {
+        for _ in 0..ACCEPTED_AT_ONCE {
+            let Ok(client) = accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) else { return };
+            let Ok(visitor) = Visitor::new(&client) else { continue };
+            let (answer, trail) = (answer.clone(), self.trail.clone());
+            let slot = Arc::clone(&self.answering).try_acquire_owned();
+            if slot.is_err() {
+                answer.send_now(&client);
+            }
             tokio::spawn(async move {
-                let _ = tokio::time::timeout(2 * PATIENCE, refuse(connection.into(), &answer)).await;
-                drop(slot);
+                let head = match slot {
+                    Ok(_slot) => match watch_socket(client) {
+                        Ok(client) => answer.send(&client).await,
+                        Err(_) => return,
+                    },
+                    Err(_) => Vec::new(),
+                };
+                let record = visitor.refused(&trail.owner, &head, answer.status);
+                let _ = spawn_blocking(move || trail.calls.note(trail.id, &record)).await;
             });
         }
     }
@@ -136,29 +164,14 @@ pub(crate) fn gone(removed: io::Result<()>) -> io::Result<()> {
     removed.or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
-/// Reads the request's head first: a connection closed with unread bytes is reset, and the client would not see the answer.
-async fn refuse(connection: UnixStream, answer: &str) -> io::Result<()> {
-    let mut stream = tokio::net::UnixStream::from_std(connection)?;
-    let mut buffer = [0; 8192];
-    let _ = tokio::time::timeout(PATIENCE, stream.read(&mut buffer)).await;
-    stream.write_all(answer.as_bytes()).await?;
-    stream.shutdown().await?;
-    while stream.read(&mut buffer).await? > 0 {}
-    Ok(())
-}
-
-/// A whole HTTP response in the form of the Docker API, which Docker clients show as it is.
-fn docker_error(status: &str, message: &str) -> String {
-    let body = serde_json::json!({ "message": message }).to_string();
-    format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
         io::{Read, Write},
-        os::unix::fs::MetadataExt,
+        os::unix::{fs::MetadataExt, net::UnixStream},
     };
+
+    use berth_protocol::{CallRecord, Outcome};
 
     use super::*;
     use crate::daemon::record::tests::record;
@@ -170,7 +183,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refused_client_reads_a_docker_style_message() {
+    async fn x11_a_refused_client_reads_a_docker_style_message_and_is_written_down() {
         let dir = tempfile::tempdir().unwrap();
         let layout = layout(dir.path());
         let mine = record("alice", nix::unistd::geteuid().as_raw().max(1), 0);
@@ -178,23 +191,32 @@ mod tests {
             println!("SKIP: only root may give a socket away");
             return;
         }
-        let listener = Listener::bind(&layout, &mine).unwrap();
+        fs::create_dir(dir.path().join("calls")).unwrap();
+        let calls = Arc::new(Calls::open(dir.path().join("calls")).unwrap());
+        let listener = Listener::bind(&layout, &mine, &calls).unwrap();
         assert_eq!(fs::metadata(layout.user_socket(mine.uid)).unwrap().mode() & 0o777, 0o600);
         let mut client = UnixStream::connect(layout.users().join("alice/docker.sock")).unwrap();
         client.write_all(b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
         let watch = listener.watch().unwrap();
         let _ = watch.readable().await.unwrap();
         listener.refuse_waiting("the image is missing: ask your administrator");
-        let answer = tokio::task::spawn_blocking(move || {
+        let answer = spawn_blocking(move || {
             let mut text = String::new();
             client.read_to_string(&mut text).unwrap();
             text
         });
         let answer = answer.await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-        assert!(answer.ends_with(r#"{"message":"the image is missing: ask your administrator"}"#), "{answer}");
+        assert!(answer.trim_end().ends_with(r#"{"message":"the image is missing: ask your administrator"}"#), "{answer}");
+        let mut news = calls.news();
+        while calls.waiting().is_empty() {
+            news.changed().await.unwrap();
+        }
+        let page = calls.page(mine.id, 0).unwrap();
+        let [CallRecord::Call(told)] = &page.records[..] else { panic!("{:?}", page.records) };
+        assert_eq!((told.path.as_str(), told.status, told.outcome), ("/_ping", Some(503), Outcome::Refused));
 
-        let again = Listener::bind(&layout, &mine).unwrap();
+        let again = Listener::bind(&layout, &mine, &calls).unwrap();
         drop(again);
         remove(&layout, mine.uid, Some("alice")).unwrap();
         remove(&layout, mine.uid, Some("alice")).unwrap();

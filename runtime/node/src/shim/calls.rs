@@ -84,7 +84,15 @@ impl Calls {
         let mut last = [0];
         let torn = end > taken && (file.read_exact_at(&mut last, end - 1).is_err() || last[0] != b'\n');
         let spool = Mutex::new(Spool { taken, end, torn, ..Spool::default() });
-        let calls = Self { owner, file, spool, waiting: Notify::new(), grown: Notify::new(), dirty: AtomicBool::new(false), written: Notify::new() };
+        let calls = Self {
+            owner,
+            file,
+            spool,
+            waiting: Notify::new(),
+            grown: Notify::new(),
+            dirty: AtomicBool::new(false),
+            written: Notify::new(),
+        };
         calls.lock().mend(&calls.file);
         Ok(calls)
     }
@@ -106,23 +114,7 @@ impl Calls {
 
     /// Has one call written.
     pub(crate) fn record(&self, caller: &Caller, call: Finished) {
-        let Finished { at, method, path, image, container, status, request_bytes, response_bytes, duration, outcome } = call;
-        let record = CallRecord::Call(Call {
-            at,
-            user: self.owner.name.clone(),
-            uid: caller.uid,
-            pid: caller.pid,
-            command: caller.command.clone(),
-            method,
-            path,
-            image,
-            container,
-            status,
-            request_bytes,
-            response_bytes,
-            duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
-            outcome,
-        });
+        let record = line(&self.owner, caller, call);
         let mut spool = self.lock();
         let first = spool.lines.is_empty();
         self.tell_lost(&mut spool);
@@ -204,6 +196,27 @@ impl Calls {
     fn lock(&self) -> MutexGuard<'_, Spool> {
         self.spool.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What is written of one call.
+pub(super) fn line(owner: &Owner, caller: &Caller, call: Finished) -> CallRecord {
+    let Finished { at, method, path, image, container, status, request_bytes, response_bytes, duration, outcome } = call;
+    CallRecord::Call(Call {
+        at,
+        user: owner.name.clone(),
+        uid: caller.uid,
+        pid: caller.pid,
+        command: caller.command.clone(),
+        method,
+        path,
+        image,
+        container,
+        status,
+        request_bytes,
+        response_bytes,
+        duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+        outcome,
+    })
 }
 
 impl Spool {

@@ -32,6 +32,10 @@ mod sleep;
 mod state;
 mod tap;
 mod usage;
+mod visitor;
+
+pub(crate) use answer::Answer;
+pub(crate) use visitor::Visitor;
 
 use std::{
     fs::File,

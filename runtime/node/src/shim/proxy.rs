@@ -297,7 +297,7 @@ async fn accept(listener: &Stream) -> io::Result<OwnedFd> {
 }
 
 /// Host uid and pid of the process that connected, as they were at connect(2).
-fn peer(client: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
+pub(super) fn peer(client: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
     let peer = getsockopt(&client, PeerCredentials)?;
     Ok((peer.uid(), u32::try_from(peer.pid()).unwrap_or(0)))
 }

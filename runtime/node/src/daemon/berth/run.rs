@@ -434,7 +434,7 @@ impl Owner {
     /// The dead shim may have given the old socket to its berth: nobody is to wait at it.
     async fn replace_listener(&mut self, old: Listener) {
         let record = self.record.clone();
-        match self.blocking(move |host| Listener::bind(&host.layout, &record)).await {
+        match self.blocking(move |host| Listener::bind(&host.layout, &record, &host.calls)).await {
             Ok(listener) => {
                 old.refuse_waiting(&format!("the berth of {} has just ended unexpectedly: try again", self.record.user));
                 self.rest(listener);

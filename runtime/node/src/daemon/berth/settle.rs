@@ -59,7 +59,7 @@ impl Owner {
 
     async fn wait_for_connections(&mut self) {
         let record = self.record.clone();
-        match self.blocking(move |host| Listener::bind(&host.layout, &record)).await {
+        match self.blocking(move |host| Listener::bind(&host.layout, &record, &host.calls)).await {
             Ok(listener) => self.rest(listener),
             Err(error) => self.condition("SocketFailed", format!("no socket for the user: {}", chain(&error))),
         }
@@ -103,7 +103,7 @@ impl Owner {
         self.last_used_at = Some(last_used_at);
         let running = Running {
             channel,
-            listener: Listener::adopt(socket),
+            listener: Listener::adopt(socket, &self.record, &self.node.host.calls),
             pid,
             started_at,
             ready,

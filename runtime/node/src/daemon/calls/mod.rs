@@ -20,13 +20,13 @@ mod tests;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
-    io,
+    io::{self, Write},
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use berth_protocol::{BerthId, CallPage, CallsAt};
+use berth_protocol::{BerthId, Call, CallPage, CallRecord, CallsAt};
 use tokio::sync::watch;
 
 use segment::Segment;
@@ -36,6 +36,9 @@ const SEGMENTS: usize = 4;
 /// How long, and how many bytes, spools of deleted berths wait for a server.
 const ORPHANS_KEPT: Duration = Duration::from_secs(30 * 86_400);
 const ORPHANS_BYTES: u64 = if cfg!(test) { 1 << 20 } else { 1 << 30 };
+/// What the node itself may add to a spool that nobody takes, and keep in memory while a shim appends.
+const NOTED_BYTES: u64 = 16 << 20;
+const HELD_BYTES: usize = 64 << 10;
 
 /// All spools of this node.
 #[derive(Debug)]
@@ -55,6 +58,11 @@ struct Spool {
     live: bool,
     /// The berth was deleted.
     orphan: bool,
+    /// Lines of the node that wait for the end of a run.
+    held: Vec<u8>,
+    /// Lines that found no room, and when the first did not, in milliseconds since the epoch.
+    lost: u64,
+    lost_at: i64,
     /// `taken` as an offset in the last segment, for the shim.
     told: watch::Sender<u64>,
 }
@@ -106,11 +114,7 @@ impl Calls {
         spool.look(&self.dir, id);
         spool.settle(&self.dir, id);
         if spool.segments.len() < SEGMENTS {
-            let base = spool.end().max(now_ns());
-            if spool.segments.is_empty() {
-                spool.taken = base;
-            }
-            spool.segments.push(Segment { base, size: 0 });
+            spool.grow();
         }
         let last = spool.segments[spool.segments.len() - 1];
         let file = last.open(&self.dir, id)?;
@@ -136,7 +140,46 @@ impl Calls {
         let Some(spool) = spools.get_mut(&id) else { return };
         spool.live = false;
         spool.look(&self.dir, id);
+        let held = std::mem::take(&mut spool.held);
+        if !held.is_empty()
+            && let Err(error) = spool.append(&self.dir, id, &held)
+        {
+            tracing::error!(berth = %id, %error, "calls that the node answered were not written down");
+        }
         spool.settle(&self.dir, id);
+        drop(spools);
+        self.news.send_replace(());
+    }
+
+    /// A call that the node itself answered, for want of a shim. Should one append by now, the line waits for the end of its run; what
+    /// finds no room is counted, and told by the next that does. Blocking.
+    pub(crate) fn note(&self, id: BerthId, record: &CallRecord) {
+        let (CallRecord::Call(Call { at, user, uid, .. }) | CallRecord::Lost { at, user, uid, .. }) = record;
+        let mut spools = self.spools();
+        let spool = spools.entry(id).or_default();
+        let mut lines = Vec::new();
+        if spool.lost > 0 {
+            let lost = CallRecord::Lost { at: spool.lost_at, user: user.clone(), uid: *uid, count: spool.lost };
+            lines.extend(serde_json::to_vec(&lost).into_iter().flatten().chain([b'\n']));
+        }
+        lines.extend(serde_json::to_vec(record).into_iter().flatten().chain([b'\n']));
+        spool.look(&self.dir, id);
+        let written = match spool.live {
+            true if spool.held.len() + lines.len() <= HELD_BYTES => {
+                spool.held.extend_from_slice(&lines);
+                true
+            }
+            false if spool.end() - spool.taken + lines.len() as u64 <= NOTED_BYTES => spool.append(&self.dir, id, &lines).is_ok(),
+            _ => false,
+        };
+        if written {
+            spool.lost = 0;
+        } else {
+            if spool.lost == 0 {
+                spool.lost_at = *at;
+            }
+            spool.lost += 1;
+        }
         drop(spools);
         self.news.send_replace(());
     }
@@ -255,13 +298,47 @@ impl Calls {
 
 impl Default for Spool {
     fn default() -> Self {
-        Self { segments: Vec::new(), taken: 0, live: false, orphan: false, told: watch::Sender::new(0) }
+        Self {
+            segments: Vec::new(),
+            taken: 0,
+            live: false,
+            orphan: false,
+            held: Vec::new(),
+            lost: 0,
+            lost_at: 0,
+            told: watch::Sender::new(0),
+        }
     }
 }
 
 impl Spool {
     fn end(&self) -> u64 {
         self.segments.last().map_or(self.taken, |last| last.end().max(self.taken))
+    }
+
+    /// Where the next lines go, when no shim has the last segment.
+    fn grow(&mut self) -> Segment {
+        let base = self.end().max(now_ns());
+        if self.segments.is_empty() {
+            self.taken = base;
+        }
+        let segment = Segment { base, size: 0 };
+        self.segments.push(segment);
+        segment
+    }
+
+    /// Adds lines while no shim appends.
+    fn append(&mut self, dir: &std::path::Path, id: BerthId, lines: &[u8]) -> io::Result<()> {
+        let last = self.segments.last().copied().unwrap_or_else(|| self.grow());
+        let mut file = last.open(dir, id)?;
+        let before = file.metadata()?.len();
+        let written = file.write_all(lines).and_then(|()| file.sync_data());
+        if written.is_err() {
+            // Half a line would be ended and passed over by the next.
+            let _ = file.set_len(before);
+        }
+        self.look(dir, id);
+        written
     }
 
     /// The first segment that holds something behind `position`.

@@ -101,7 +101,9 @@ impl Segment {
     pub(super) fn read(self, dir: &Path, id: BerthId, offset: u64, closed: bool) -> io::Result<Lines> {
         let mut file = File::open(self.path(dir, id))?;
         file.seek(SeekFrom::Start(offset))?;
-        let mut reader = BufReader::with_capacity(LINE, file.take(BYTES));
+        // Behind what was there at the look, somebody may be about to write.
+        let rest = self.size.saturating_sub(offset);
+        let mut reader = BufReader::with_capacity(LINE, file.take(BYTES.min(rest)));
         let mut lines = Lines { next: offset, ..Lines::default() };
         let mut line = Vec::new();
         while lines.records.len() < LINES {
@@ -109,7 +111,7 @@ impl Segment {
             let length = reader.read_until(b'\n', &mut line)? as u64;
             let Some(text) = line.strip_suffix(b"\n") else {
                 // Either the page is full, or the file ends in the middle of a line.
-                let full = reader.get_ref().limit() == 0;
+                let full = rest > BYTES && reader.get_ref().limit() == 0;
                 if length > 0 && (length >= BYTES || (closed && !full)) {
                     lines.next += length;
                     lines.foreign += 1;
