@@ -503,7 +503,7 @@ async fn q06_a_refused_change_prints_the_figures_and_a_dry_run_what_waits() {
     let lines: Vec<_> = said.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
     assert_eq!(lines[0], "WHAT NOW THEN APPLIES");
     for line in [
-        "disk_bytes 10 GiB 20 GiB after berth restart alice: this kernel grows no mounted disk",
+        "disk_bytes 10 GiB 20 GiB later: this kernel grows no mounted disk",
         "pids 1024 100 at once",
         "egress internet all at once",
     ] {

@@ -193,7 +193,7 @@ pub struct BerthUsage {
     pub usage: Usage,
 }
 
-/// A part of a change that a running berth takes on only when it starts anew; until then it has the condition `PendingRestart`.
+/// A part of a change that a berth does not take on at once: mostly when it starts anew, until when it has the condition `PendingRestart`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waits {
     /// `disk_bytes`, `inodes`, `home`, `paths`, …

@@ -7,7 +7,7 @@ use std::{
 };
 
 use axum::http::StatusCode;
-use berth_protocol::{BerthId, BerthStatus, Condition, Ensure, HostUser, Limits, State, Wanted};
+use berth_protocol::{BerthId, BerthStatus, Condition, Ensure, HostUser, Limits, State, Waits, Wanted};
 use berth_runtime::{
     idmap,
     net::{self, nft},
@@ -175,11 +175,7 @@ impl Node {
 
     /// Makes it so; answers once the wanted state is reached. Asking twice is harmless.
     pub(crate) async fn ensure(self: &Arc<Self>, user: &str, ensure: Ensure) -> Result<BerthStatus, Refusal> {
-        ensure.limits.validate().map_err(|error| Refusal::invalid_limits(&error))?;
-        ensure.policy.validate().map_err(|error| {
-            Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_policy", error.to_string())
-                .hint("write all, internet, none, or networks such as 192.0.2.0/24")
-        })?;
+        valid(&ensure)?;
         if ensure.suspended.is_some()
             && let Some(berth) = self.find(user)
             && berth.id == ensure.id
@@ -330,6 +326,18 @@ impl Node {
         }
     }
 
+    /// What of a change would wait for a start; refused as the change would be. Changes nothing.
+    pub(crate) async fn preview(&self, user: &str, ensure: Ensure) -> Result<Vec<Waits>, Refusal> {
+        valid(&ensure)?;
+        let berth = self.find(user).ok_or_else(|| self.not_there(user))?;
+        match berth.preview(ensure).await {
+            Ok(waits) => Ok(waits),
+            Err(Unmet::Refused(refusal)) => Err(refusal),
+            Err(Unmet::Gone) if self.stop.is_cancelled() => Err(Refusal::stopping()),
+            Err(Unmet::Gone) => Err(Refusal::no_berth(user)),
+        }
+    }
+
     /// Nothing is left afterwards; nothing there is success. `id` finds a record of which the user cannot be made out any more.
     pub(crate) async fn delete_berth(self: &Arc<Self>, user: &str, id: Option<BerthId>) -> Result<(), Refusal> {
         if let Some(berth) = self.find(user) {
@@ -390,6 +398,15 @@ impl Host {
         let stat = rustix::fs::statvfs(self.layout.berths())?;
         Ok((stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize))
     }
+}
+
+/// Checks what needs no look at the host.
+fn valid(ensure: &Ensure) -> Result<(), Refusal> {
+    ensure.limits.validate().map_err(|error| Refusal::invalid_limits(&error))?;
+    ensure.policy.validate().map_err(|error| {
+        Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_policy", error.to_string())
+            .hint("write all, internet, none, or networks such as 192.0.2.0/24")
+    })
 }
 
 /// Waits until the inner Docker answers, or it is known that it does not; the berth runs either way.

@@ -90,7 +90,7 @@ async fn preview(context: &Context, user: &str, change: &BerthChange) -> Outcome
     for change in &preview.changes {
         let [field, before, after] = words::difference(change);
         let applies = match &change.waits {
-            Some(reason) => format!("after berth restart {user}: {}", printable(reason)),
+            Some(reason) => format!("later: {}", printable(reason)),
             None => "at once".to_owned(),
         };
         rows.push([field, before, after, applies]);

@@ -18,6 +18,7 @@ mod disk;
 mod limits;
 mod owner;
 mod ports;
+mod preview;
 mod requests;
 mod returns;
 mod run;
@@ -29,7 +30,7 @@ mod usage;
 use std::sync::Arc;
 
 use axum::http::StatusCode;
-use berth_protocol::{BerthId, BerthStatus, BerthUsage, Condition, Ensure, HostUser, State, Usage};
+use berth_protocol::{BerthId, BerthStatus, BerthUsage, Condition, Ensure, HostUser, State, Usage, Waits};
 use berth_runtime::{cgroup::Group, idmap, net::source_ports::Block};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -67,6 +68,11 @@ pub(crate) enum Request {
         account: Option<HostUser>,
         bar: Option<Bar>,
         reply: Reply,
+    },
+    /// Changes nothing.
+    Preview {
+        ensure: Box<Ensure>,
+        reply: oneshot::Sender<Result<Vec<Waits>, Unmet>>,
     },
     /// Wakes it for a command that is going to enter it.
     Use {
@@ -118,6 +124,13 @@ impl Berth {
             }
         }
         // The owner drops unanswered requests when it ends: after a delete, or because the node stops.
+        answer.await.unwrap_or(Err(Unmet::Gone))
+    }
+
+    /// What of a change would wait for a start.
+    pub(crate) async fn preview(&self, ensure: Ensure) -> Result<Vec<Waits>, Unmet> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Preview { ensure: Box::new(ensure), reply }).await.map_err(|_| Unmet::Gone)?;
         answer.await.unwrap_or(Err(Unmet::Gone))
     }
 

@@ -29,6 +29,11 @@ const POLICY_DEADLINE: Duration = Duration::from_secs(10);
 impl Owner {
     pub(super) async fn handle(&mut self, request: Request) {
         let (answer, reply) = match request {
+            Request::Preview { ensure, reply } => {
+                // Whoever asked may have gone meanwhile.
+                let _ = reply.send(self.preview(&ensure).await);
+                return;
+            }
             Request::Ensure { ensure, account, bar, reply } => {
                 // Its turn has come.
                 drop(bar);
@@ -119,7 +124,7 @@ impl Owner {
     }
 
     /// Refuses what would be another berth, or another account under the same name.
-    fn same_berth(&self, ensure: &Ensure, account: Option<&HostUser>) -> Result<(), Refusal> {
+    pub(super) fn same_berth(&self, ensure: &Ensure, account: Option<&HostUser>) -> Result<(), Refusal> {
         let Record { id, user, uid, image, .. } = &self.record;
         if ensure.id != *id {
             return Err(Refusal::conflict("berth_exists", format!("{user} has a berth already, {id}")).hint(format!("berth show {user}")));

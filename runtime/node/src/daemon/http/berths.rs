@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use berth_protocol::{BerthId, BerthStatus, BerthUsage, Ensure, ExecRequest, frame};
+use berth_protocol::{BerthId, BerthStatus, BerthUsage, Ensure, ExecRequest, Waits, frame};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
@@ -51,6 +51,14 @@ pub(super) async fn ensure(
     extract::Json(ensure): extract::Json<Ensure>,
 ) -> Result<Json<BerthStatus>, Refusal> {
     node.ensure(&user, ensure).await.map(Json)
+}
+
+pub(super) async fn preview(
+    State(node): State<Arc<Node>>,
+    extract::Name(user): extract::Name,
+    extract::Json(ensure): extract::Json<Ensure>,
+) -> Result<Json<Vec<Waits>>, Refusal> {
+    node.preview(&user, ensure).await.map(Json)
 }
 
 pub(super) async fn stop(State(node): State<Arc<Node>>, extract::Name(user): extract::Name) -> Result<Json<BerthStatus>, Refusal> {

@@ -42,6 +42,7 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
         .route("/v1/users/{name}", get(host::user))
         .route("/v1/berths", get(berths::list))
         .route("/v1/berths/{user}", get(berths::show).put(berths::ensure).delete(berths::delete))
+        .route("/v1/berths/{user}/preview", post(berths::preview))
         .route("/v1/berths/{user}/stop", post(berths::stop))
         .route("/v1/berths/{user}/exec", post(berths::exec))
         .route("/v1/berths/{user}/logs", get(berths::logs))
