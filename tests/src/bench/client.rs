@@ -6,6 +6,7 @@
 //! | `new N` | times of N `_ping`s on a connection each, from connect(2) to the whole answer |
 //! | `get PATH PATIENCE_MS` | one time, from the first connect(2) to the whole answer of a 200; refused connections are tried again |
 //! | `up FRAMING BYTES`, `down FRAMING BYTES` | one time, from the request to the peer's word that it has all, or to the last byte |
+//! | `put BYTES`, `fetch BYTES` | the same with Docker itself: a file `/x` of that size into the container `bench`, or out of it |
 //!
 //! Times are nanoseconds; `{"error": …}` where something failed. Blocking I/O, one thread.
 
@@ -54,6 +55,8 @@ fn obey(path: &Path, words: &[&str]) -> io::Result<Value> {
         ["get", target, patience] => get(path, target, Duration::from_millis(number(patience)?)).map(Value::from),
         ["up", framing, bytes] => up(path, framing.parse().map_err(|e: String| broken(&e))?, number(bytes)?).map(Value::from),
         ["down", framing, bytes] => down(path, framing.parse().map_err(|e: String| broken(&e))?, number(bytes)?).map(Value::from),
+        ["put", bytes] => put(path, number(bytes)?).map(Value::from),
+        ["fetch", bytes] => fetch(path, number(bytes)?).map(Value::from),
         _ => Err(broken("an unknown command")),
     }
 }
@@ -150,6 +153,38 @@ fn down(path: &Path, framing: Framing, bytes: u64) -> io::Result<u64> {
     let came = flow::receive(&mut reader, framing, bytes)?;
     let time = since(began);
     if came == bytes { Ok(time) } else { Err(broken(&format!("{came} of {bytes} bytes came"))) }
+}
+
+/// As `docker cp` does.
+fn put(path: &Path, bytes: u64) -> io::Result<u64> {
+    let mut stream = UnixStream::connect(path)?;
+    let began = Instant::now();
+    stream.write_all(b"PUT /v1.41/containers/bench/archive?path=%2F HTTP/1.1\r\nHost: docker\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+    let mut header = tar::Header::new_ustar();
+    header.set_path("x")?;
+    header.set_size(bytes);
+    header.set_mode(0o644);
+    header.set_cksum();
+    stream.write_all(&[b"200\r\n", &header.as_bytes()[..], b"\r\n"].concat())?;
+    flow::send(&stream, Framing::Chunked, bytes)?;
+    let mut reader = flow::reader(&stream);
+    let head = expect(&mut reader, "200")?;
+    body(&mut reader, &head)?;
+    Ok(since(began))
+}
+
+fn fetch(path: &Path, bytes: u64) -> io::Result<u64> {
+    let stream = UnixStream::connect(path)?;
+    let mut reader = flow::reader(&stream);
+    let began = Instant::now();
+    (&stream).write_all(b"GET /v1.41/containers/bench/archive?path=%2Fx HTTP/1.1\r\nHost: docker\r\n\r\n")?;
+    let head = expect(&mut reader, "200")?;
+    if !head.chunked {
+        return Err(broken("an archive with a length"));
+    }
+    let came = flow::receive(&mut reader, Framing::Chunked, 0)?;
+    let time = since(began);
+    if came > bytes { Ok(time) } else { Err(broken(&format!("an archive of {came} bytes cannot hold {bytes}"))) }
 }
 
 fn attach(way: &str, bytes: u64) -> String {

@@ -11,6 +11,7 @@ use super::{
     proxies::Proxy,
     table::{Report, Row, Table, Target, Unit},
 };
+use crate::berth::BUSYBOX;
 
 /// Names of the ways, the peers behind the two that the targets speak of.
 const WAYS: [&str; 4] = ["direct", "Berth", "HAProxy", "socat"];
@@ -67,26 +68,36 @@ pub fn run(settings: Settings) -> Report {
         ping_table("_ping, a new connection each", &new, 1.6, "1.6 × direct"),
     ];
 
+    let cpu = |way: usize| match way {
+        BERTH => process::cpu_seconds(shim),
+        2 => haproxy.cpu_seconds(),
+        3 => socat.cpu_seconds(),
+        _ => 0.0,
+    };
+    let bytes = BYTES / flow_rounds as u64;
+    let mut flow = |title: String, command: &str| {
+        progress.say(&title);
+        let mut flows: [Flow; 4] = Default::default();
+        for _ in 0..flow_rounds {
+            for (way, client) in clients.iter_mut().enumerate() {
+                let before = cpu(way);
+                let time = client.time(&format!("{command} {bytes}"));
+                flows[way].cpu += cpu(way) - before;
+                flows[way].times.push(vec![time]);
+            }
+        }
+        tables.push(flow_table(title, &flows, bytes));
+    };
+    berth.load_busybox();
+    berth.docker(&["create", "--name", "bench", BUSYBOX]).ok();
+    flow("2 GiB up, docker cp into a container".into(), "put");
+    flow("2 GiB down, docker cp out of a container".into(), "fetch");
+    berth.docker(&["rm", "bench"]).ok();
+    // Ends that do nothing but write and read: the way itself.
     let peer = replace_docker(&berth);
     for direction in ["up", "down"] {
         for framing in Framing::ALL {
-            progress.say(&format!("2 GiB {direction}, {framing}"));
-            let cpu = |way: usize| match way {
-                BERTH => process::cpu_seconds(shim),
-                2 => haproxy.cpu_seconds(),
-                3 => socat.cpu_seconds(),
-                _ => 0.0,
-            };
-            let mut flows: [Flow; 4] = Default::default();
-            for _ in 0..flow_rounds {
-                for (way, client) in clients.iter_mut().enumerate() {
-                    let before = cpu(way);
-                    let time = client.time(&format!("{direction} {framing} {}", BYTES / flow_rounds as u64));
-                    flows[way].cpu += cpu(way) - before;
-                    flows[way].times.push(vec![time]);
-                }
-            }
-            tables.push(flow_table(direction, framing, &flows, BYTES / flow_rounds as u64));
+            flow(format!("2 GiB {direction}, {framing}, between bare ends"), &format!("{direction} {framing}"));
         }
     }
     tables.push(memory_table(shim));
@@ -95,7 +106,8 @@ pub fn run(settings: Settings) -> Report {
     let notes = vec![
         format!("One inner dockerd; n = {} _pings on kept and {} on new connections each way, rounds interleaved.", keep[0].count(), new[0].count()),
         "Ratios are medians over the rounds of a round's median to that of direct in the same round. Clients are pinned to one processor, all to the same.".into(),
-        "Flows: 32 KiB writes and reads at both ends, as Go's io.Copy; chunked as Go's net/http writes it. CPU is the proxy's alone, per GiB.".into(),
+        "docker cp: Docker writes the file and reads it, through one container; what a user can have.".into(),
+        "Bare ends: 32 KiB writes and reads at both ends, as Go's io.Copy; chunked as Go's net/http writes it. CPU is the proxy's alone, per GiB.".into(),
         "HAProxy in TCP mode (attach and exec need it), splice-auto allowed; socat with 64 KiB buffers and a process for each connection.".into(),
     ];
     Report { tables, notes }
@@ -126,7 +138,7 @@ fn ping_table(title: &str, ways: &[Samples; 4], limit: f64, shown: &str) -> Tabl
     Table { title: title.into(), columns, rows: ways.iter().enumerate().map(row).collect() }
 }
 
-fn flow_table(direction: &str, framing: Framing, ways: &[Flow; 4], bytes: u64) -> Table {
+fn flow_table(title: String, ways: &[Flow; 4], bytes: u64) -> Table {
     let gib = bytes as f64 / GIB;
     let row = |(way, flow): (usize, &Flow)| {
         let speed = gib / (flow.times.p50() / 1e9);
@@ -147,7 +159,7 @@ fn flow_table(direction: &str, framing: Framing, ways: &[Flow; 4], bytes: u64) -
         Row { name: WAYS[way].into(), figures: vec![Some(speed), ratio, (way != DIRECT).then_some(cpu)], targets }
     };
     let columns = vec![("speed", Unit::GibPerSecond), ("× direct", Unit::Ratio), ("CPU/GiB", Unit::CpuSecondsPerGib)];
-    Table { title: format!("2 GiB {direction}, {framing}"), columns, rows: ways.iter().enumerate().map(row).collect() }
+    Table { title, columns, rows: ways.iter().enumerate().map(row).collect() }
 }
 
 /// `share` is what Berth takes of what the peer takes.
@@ -190,7 +202,7 @@ mod tests {
     fn a_flow_that_takes_longer_is_slower() {
         let flow = |time: u64, cpu: f64| Flow { times: samples([time; 3]), cpu };
         let ways = [flow(1_000_000_000, 0.0), flow(1_050_000_000, 0.6), flow(2_000_000_000, 1.5), flow(1_500_000_000, 0.3)];
-        let table = flow_table("up", Framing::Length, &ways, 1 << 30);
+        let table = flow_table("t".into(), &ways, 1 << 30);
         let row = &table.rows[BERTH];
         assert!((row.figures[0].unwrap() - 0.952).abs() < 0.001, "GiB per second");
         assert!((row.figures[2].unwrap() - 0.2).abs() < 1e-9, "0.6 s for three rounds of a GiB");
