@@ -8,21 +8,25 @@
 //!   `error` fails it by EIO, `full` by ENOSPC, `missing` by ENOSYS; `kill` kills its process; `halt` stops its process (SIGSTOP), so that
 //!   somebody else can be killed just then: let go on by SIGCONT, the step is done.
 //!
-//! Shim and stage look into it with the berth's base id once they have it: where their steps are to be seen, the tests let everybody
-//! write to FILE and its directory.
+//! Shim and stage look into it with the berth's base id once they have it, and the stage after the host's tree is out of its sight: where
+//! their steps are to be seen, the tests let everybody write to FILE and its directory, which an armed process keeps open.
 
 use std::{
     env,
-    fs::{self, File},
+    ffi::{OsStr, OsString},
+    fs::File,
     io::{self, Read, Seek, SeekFrom, Write},
-    path::Path,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
     process,
+    sync::OnceLock,
 };
 
 use nix::{
     errno::Errno,
     sys::signal::{Signal, raise},
 };
+use rustix::fs::{Mode as Bits, OFlags, open, openat, renameat};
 
 use crate::{Error, error::Result};
 
@@ -31,10 +35,19 @@ pub const VARIABLE: &str = "BERTH_FAULT";
 
 /// Called before each change of the host.
 pub fn point(step: &'static str) -> Result<()> {
-    match env::var_os(VARIABLE) {
+    static ARMED: OnceLock<Option<(OwnedFd, OsString)>> = OnceLock::new();
+    let armed = ARMED.get_or_init(|| {
+        let file = PathBuf::from(env::var_os(VARIABLE)?);
+        Some((directory(file.parent()?).ok()?, file.file_name()?.to_owned()))
+    });
+    match armed {
         None => Ok(()),
-        Some(file) => strike(Path::new(&file), step),
+        Some((dir, name)) => strike(dir.as_fd(), name, step),
     }
+}
+
+fn directory(path: &Path) -> rustix::io::Result<OwnedFd> {
+    open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Bits::empty())
 }
 
 /// What is to happen at a step.
@@ -44,9 +57,10 @@ enum Mode {
     Signal(Signal),
 }
 
-fn strike(path: &Path, step: &'static str) -> Result<()> {
+fn strike(dir: BorrowedFd<'_>, name: &OsStr, step: &'static str) -> Result<()> {
     // Locked: of what is done side by side, only one is struck.
-    let Ok(mut file) = File::options().read(true).write(true).open(path) else { return Ok(()) };
+    let Ok(file) = openat(dir, name, OFlags::RDWR | OFlags::CLOEXEC, Bits::empty()) else { return Ok(()) };
+    let mut file = File::from(file);
     let mut text = String::new();
     if file.lock().and_then(|()| file.read_to_string(&mut text)).is_err() {
         return Ok(());
@@ -64,8 +78,9 @@ fn strike(path: &Path, step: &'static str) -> Result<()> {
         let _ = replace(&mut file, &format!("{mode} {} {wanted}\n", count - 1));
         return Ok(());
     }
-    let struck = path.with_extension("struck");
-    let _ = replace(&mut file, &format!("{step}\t{}\t{}\n", process::id(), who())).and_then(|()| fs::rename(path, struck));
+    let struck = Path::new(name).with_extension("struck");
+    let told = replace(&mut file, &format!("{step}\t{}\t{}\n", process::id(), who()));
+    let _ = told.and_then(|()| Ok(renameat(dir, name, dir, &struck)?));
     drop(file);
     match known {
         Mode::Fail(errno) => Err(Error::Injected { step, source: errno.into() }),
@@ -106,6 +121,8 @@ fn replace(file: &mut File, text: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -113,12 +130,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("fault");
         fs::write(&file, "full 2 make disk\n").unwrap();
-        strike(&file, "make log").unwrap();
-        strike(&file, "make disk").unwrap();
-        let error = strike(&file, "make disk").unwrap_err();
+        let at = directory(dir.path()).unwrap();
+        let strike = |step| strike(at.as_fd(), OsStr::new("fault"), step);
+        strike("make log").unwrap();
+        strike("make disk").unwrap();
+        let error = strike("make disk").unwrap_err();
         assert_eq!(crate::error::chain(&error), "injected failure at step make disk: No space left on device (os error 28)");
         assert!(fs::read_to_string(dir.path().join("fault.struck")).unwrap().starts_with("make disk\t"));
-        strike(&file, "make disk").unwrap();
+        strike("make disk").unwrap();
     }
 
     #[test]
@@ -126,8 +145,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("fault");
         fs::write(&file, "note\n").unwrap();
-        strike(&file, "one").unwrap();
-        strike(&file, "two").unwrap();
+        let at = directory(dir.path()).unwrap();
+        strike(at.as_fd(), OsStr::new("fault"), "one").unwrap();
+        strike(at.as_fd(), OsStr::new("fault"), "two").unwrap();
         let text = fs::read_to_string(&file).unwrap();
         let steps: Vec<_> = text.lines().skip(1).filter_map(|line| line.split('\t').next()).collect();
         assert_eq!(steps, ["one", "two"]);

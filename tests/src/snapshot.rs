@@ -148,12 +148,14 @@ impl Snapshot {
         Difference(lines)
     }
 
-    /// The same with the inodes of loop devices left out: another berth's disk in the place of the first is no difference.
+    /// The same without the numbers that each run of a berth has anew: the inode of its disk, the name of its spool.
     #[must_use]
-    pub fn without_inodes(mut self) -> Self {
-        for line in self.sections.get_mut("loop device").into_iter().flatten() {
+    pub fn of_any_run(mut self) -> Self {
+        for line in self.sections.values_mut().flatten() {
             if let Some((name, _)) = line.split_once(" inode ") {
                 *line = name.to_owned();
+            } else if let Some((name, _)) = line.strip_suffix(".jsonl").and_then(|spool| spool.rsplit_once('.')) {
+                *line = format!("{name}.jsonl");
             }
         }
         self

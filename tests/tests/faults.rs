@@ -27,6 +27,11 @@ use berth_tests::{
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+/// Steps of disks that grow or are directories: struck in `disk.rs`, or where the host can come by them (project quota, a right to grow).
+const OF_DISKS: [&str; 6] =
+    ["change the disk", "check the disk", "grow the disk", "keep the grown disk", "lengthen the disk", "put the disk into its project"];
+/// Only where systemd makes the groups; only with an inner Docker that nobody uses (`faults_server.rs`).
+const ELSEWHERE: [&str; 2] = ["tell systemd", "tell the shim to retire"];
 const SETTLED: Duration = Duration::from_secs(30);
 const ID: &str = "00000000-0000-4000-8000-00000000fa17";
 
@@ -122,7 +127,7 @@ impl Bench {
     }
 
     fn learn(&mut self, state: &'static str) {
-        let now = Snapshot::take(&self.scope).without_inodes();
+        let now = Snapshot::take(&self.scope).of_any_run();
         let known = self.known.entry(state).or_default();
         if !known.contains(&now) {
             known.push(now);
@@ -135,6 +140,7 @@ impl Bench {
             let limits = json!({
                 "cpu_millis": if set { 700 } else { 500 }, "memory_bytes": (if set { 384_u64 } else { 256 }) << 20,
                 "pids": if set { 200 } else { 100 }, "disk_bytes": 1_u64 << 30,
+                "network": { "egress_bits": if set { Some(50_000_000) } else { None } },
             });
             // What falls stays where it fell: what comes back by itself has tests of its own.
             let policy = json!({
@@ -157,7 +163,26 @@ impl Bench {
         }
     }
 
+    /// A shell that has not set its trap yet does not hear that it is to end, and would be waited for.
+    fn await_trap(&self) {
+        const SIGTERM: u64 = 1 << (Signal::SIGTERM as u64 - 1);
+        within(SETTLED, || {
+            let Some(pid) = self.status().and_then(|status| status["pid"].as_u64()) else { return Some(()) };
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+            let caught = u64::from_str_radix(caught.unwrap_or("0").trim(), 16).unwrap_or_default();
+            (caught & SIGTERM != 0 || status.is_empty() || self.suspended()).then_some(())
+        });
+    }
+
+    fn suspended(&self) -> bool {
+        self.status().is_some_and(|status| status["state"] == "suspended")
+    }
+
     fn ask(&self, ask: Ask) -> Told {
+        if matches!(ask, Ask::Stop | Ask::Delete) {
+            self.await_trap();
+        }
         let (method, path, body) = self.request(ask);
         http::request(&self.host.node_socket(), method, &path, body.as_deref()).map_err(|e| e.to_string())
     }
@@ -206,7 +231,7 @@ impl Bench {
                     _ => "stopped",
                 },
             };
-            let now = Snapshot::take(&self.scope).without_inodes();
+            let now = Snapshot::take(&self.scope).of_any_run();
             let nearest = self.known[state].iter().map(|known| now.since(known)).min_by_key(|difference| difference.0.len());
             last = (status.clone(), nearest.unwrap_or_default());
             (last.1.0.is_empty() && self.consistent(status.as_ref())).then_some(())
@@ -444,6 +469,9 @@ fn l01_the_operations_come_by_every_step_that_is_in_the_sources() {
         eprintln!("{}: {:?}", operation.name, steps.iter().map(|s| s.name.as_str()).collect::<Vec<_>>());
         seen.extend(steps.into_iter().map(|s| s.name));
     }
-    let missing: Vec<String> = names_in_sources().into_iter().filter(|name| !seen.contains(name)).collect();
+    let missing: Vec<String> = names_in_sources()
+        .into_iter()
+        .filter(|name| !seen.contains(name) && !OF_DISKS.iter().chain(&ELSEWHERE).any(|e| e == name))
+        .collect();
     assert!(missing.is_empty(), "no operation comes by {missing:?}");
 }
