@@ -90,10 +90,12 @@ impl<'h> Berth<'h> {
         self.host.run_dir.join("users").join(self.user.uid.to_string()).join("docker.sock")
     }
 
-    /// The disk image on the host.
+    /// The disk on the host: an image, or a directory.
     #[track_caller]
     pub fn disk(&self) -> PathBuf {
-        self.host.state_dir.join("berths").join(self.id()).join("disk.img")
+        let dir = self.host.state_dir.join("berths").join(self.id());
+        let directory = dir.join("disk");
+        if directory.is_dir() { directory } else { dir.join("disk.img") }
     }
 
     /// Host pids in one part of the berth's control group, `shim` or `payload` with all below.
@@ -219,6 +221,19 @@ impl<'h> Berth<'h> {
     #[track_caller]
     pub fn docker_run(&self, args: &[&str], script: &str) -> Output {
         self.docker(&["run", "--rm"]).args(args).args([BUSYBOX, "sh", "-c", script]).output()
+    }
+
+    /// Changes limits and policy as the node is told them, behind the back of the server, which must be stopped or it changes them back.
+    /// What is not changed stays, but for the policy, which begins as the default.
+    #[track_caller]
+    pub fn ensure(&self, change: impl FnOnce(&mut Value)) -> http::Answer {
+        let status = self.status();
+        let mut ensure = serde_json::json!({
+            "id": status["id"], "image": status["image"], "limits": status["limits"], "wanted": "running", "allow_system": false,
+            "policy": {},
+        });
+        change(&mut ensure);
+        self.host.node_api("PUT", &format!("/v1/berths/{}", self.name()), Some(&ensure.to_string()))
     }
 
     pub fn start(&self) -> Run {

@@ -14,7 +14,11 @@ use std::{
     time::Duration,
 };
 
-use berth_tests::{Berth, Host, Need, Options, Run, elsewhere, until};
+use berth_tests::{
+    Berth, Host, Need, Options, Run, elsewhere,
+    fault::{Fault, Step},
+    until,
+};
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -142,6 +146,39 @@ fn q06_a_mounted_disk_grows_without_a_restart() {
     assert!(df(&a).0 > 1800 * MIB);
     a.sh("dd if=/dev/urandom of=/root/f bs=1M count=1300 conv=fsync").ok();
     assert_eq!((a.pid(), condition(&a, "PendingRestart")), (pid, None));
+}
+
+#[test]
+fn q06_whoever_dies_while_a_disk_grows_or_its_limit_changes_leaves_a_whole_one() {
+    let fault = Fault::new();
+    let host = Host::with(Options { node_config: IMAGES.into(), env: vec![fault.env()], ..Options::default() });
+    let a = host.assign(&host.user("a"), &["--disk", "1g"]);
+    a.sh("dd if=/dev/urandom of=/root/f bs=1M count=200 conv=fsync && md5sum /root/f > /root/sum").ok();
+    let kill_at = |step: &str, work: Run| {
+        fault.arm("kill", &Step { name: step.into(), who: "node".into(), number: 1 });
+        let working = work.spawn();
+        assert!(host.node_died(SOON), "nobody came by {step:?}");
+        drop(working);
+        host.start_node();
+    };
+    for (step, gib) in [("check the disk", 2), ("grow the disk", 3), ("keep the grown disk", 4)] {
+        a.stop().ok();
+        set(&a, &["--disk", &format!("{gib}g")]).ok();
+        kill_at(step, a.start());
+        a.start().ok();
+        a.await_docker();
+        let (size, _) = df(&a);
+        assert!(size > gib * GIB - 300 * MIB, "{step}: {size}");
+        a.sh("md5sum -c /root/sum").ok();
+        assert_eq!((condition(&a, "PendingRestart"), condition(&a, "DiskNotGrown")), (None, None), "{step}");
+    }
+    let before = df(&a).1;
+    kill_at("change the disk", set(&a, &["--disk", "2g"]));
+    // The server asks again; until then the old one holds.
+    until("the new limit holds", SOON, || (df(&a).1 < before - GIB).then_some(()));
+    a.sh("md5sum -c /root/sum").ok();
+    a.stop().ok();
+    Run::new("e2fsck").args(["-f", "-n"]).arg(a.disk()).limit(WRITING).ok();
 }
 
 #[test]

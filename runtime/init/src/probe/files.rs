@@ -1,7 +1,10 @@
 use std::{
     fs::{self, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::{FileTypeExt, MetadataExt},
+    os::{
+        fd::AsFd,
+        unix::fs::{FileTypeExt, MetadataExt},
+    },
     path::Path,
 };
 
@@ -25,6 +28,15 @@ pub(crate) fn mknod(path: &str, kind: &str, major: &str, minor: &str) -> Done {
     let made = mknodat(CWD, path, kind, Mode::from_raw_mode(0o600), makedev(parse(major)?, parse(minor)?));
     let opened = made.is_ok().then(|| answer(fs::File::open(path)));
     outcome(made, json!({ "open": opened }))
+}
+
+/// A project carries a quota: whoever could leave his would have none.
+pub(crate) fn project(path: &str, id: &str) -> Done {
+    let dir = need("open the directory", fs::File::open(path))?;
+    let before = berth_sys::quota::project_of(dir.as_fd()).map(|(project, _)| project).ok();
+    let attempt = berth_sys::quota::put_in_project(dir.as_fd(), parse(id)?);
+    let after = berth_sys::quota::project_of(dir.as_fd()).map(|(project, _)| project).ok();
+    outcome(attempt, json!({ "before": before, "after": after }))
 }
 
 pub(crate) fn devices() -> Done {

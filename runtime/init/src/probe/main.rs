@@ -27,6 +27,7 @@
 //! | `inotify-fill`, `mqueue-fill [DIR]`, `keys-fill`, `timers-fill`, `lock-fill` | as many as the kernel gives: `count` and the `errno` of the refusal; held until standard input ends |
 //! | `hog BYTES` | a line per 64 MiB touched |
 //! | `forkbomb COUNT` | children at once, at most COUNT: `count`, `errno`; all end before it does |
+//! | `project DIR ID` | puts a directory into a project of quotas (ioctl_xfs_fssetxattr(2)): `before` and `after` |
 //! | `fsync PATH COUNT` | COUNT times 4 KiB written and synced to PATH: `nanoseconds` of each |
 //! | `fsync-busy PATH` | one line when begun, then 1 MiB written and synced over and over until standard input ends: `synced` |
 //! | `disk-fill PATH BYTES` | writes until full or BYTES: `written`, `errno`; the file stays |
@@ -108,6 +109,7 @@ fn run(words: &[&str]) -> report::Done {
         ["hog", bytes] => load::hog(bytes),
         ["forkbomb", count] => load::fork_bomb(count),
         ["hold"] => load::hold(),
+        ["project", path, id] => files::project(path, id),
         ["fsync", path, count] => load::fsync(path, count),
         ["fsync-busy", path] => load::fsync_busy(path),
         ["disk-fill", path, bytes] => load::disk_fill(path, bytes),

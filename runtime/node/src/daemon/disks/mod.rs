@@ -38,6 +38,8 @@ const CALM: (Duration, Duration) = (Duration::from_millis(250), Duration::from_s
 const RATE: u64 = 1 << 30;
 /// Looks while they do not: when berths write, and when nothing happens.
 const TIGHT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// A berth with less room is not worth being quick for.
+const LITTLE: u64 = 64 * MIB;
 /// So much deleted inside goes back to the host at once: while room is short, and otherwise.
 const TRIM: (u64, u64) = (8 * MIB, 128 * MIB);
 
@@ -64,9 +66,13 @@ struct Entry {
     committed: u64,
     /// Its room, where that is less than its limit leaves.
     cut: Option<u64>,
+    /// What it could take at the last look.
+    seen: u64,
     /// Free at the last trim, or less since.
     trimmed: u64,
     trimming: bool,
+    /// What it does not use stays with it: the host's file system takes nothing back.
+    keeps: bool,
     /// Why it has less than its limit leaves; for people.
     low: watch::Sender<Option<String>>,
 }
@@ -104,7 +110,8 @@ impl Disks {
         let mut entries = self.entries();
         let low = entries.remove(&id).map_or_else(|| watch::channel(None).0, |entry| entry.low);
         let told = low.subscribe();
-        entries.insert(id, Entry { disk, limit, life, committed, cut: None, trimmed: u64::MAX, trimming: false, low });
+        entries
+            .insert(id, Entry { disk, limit, life, committed, cut: None, seen: 0, trimmed: u64::MAX, trimming: false, keeps: false, low });
         told
     }
 
@@ -164,7 +171,7 @@ impl Disks {
         };
         entry.committed = space.map_or(0, |space| outstanding(&entry.disk, &space));
         entry.cut = None;
-        entry.low.send_replace(None);
+        entry.low.send_if_modified(|told| told.take().is_some());
         drop(entries);
         self.changed.notify_one();
     }
@@ -211,18 +218,19 @@ impl Disks {
             Ok(bytes) => tracing::debug!(%id, bytes, "trimmed"),
             Err(error) => tracing::warn!(%id, error = chain(&error), "not trimmed"),
         }
-        let free = mounted.space().map_or(u64::MAX, |space| space.free);
+        let space = mounted.space().unwrap_or_default();
         drop(mounted);
         if let Some(entry) = self.entries().get_mut(&id) {
-            (entry.trimming, entry.trimmed) = (false, free);
+            (entry.trimming, entry.trimmed) = (false, space.free);
+            entry.keeps = entry.given_up(&space) >= TRIM.0;
         }
         self.changed.notify_one();
     }
 
     /// Trims a berth that stops, where that is worth its time. Blocking.
     pub(crate) fn trim_at_stop(&self, id: BerthId) {
-        let free = self.space(id).map_or(0, |space| space.free);
-        if self.entries().get(&id).is_some_and(|entry| entry.trimmed != u64::MAX && free > entry.trimmed.saturating_add(TRIM.0)) {
+        let Some(space) = self.space(id) else { return };
+        if self.entries().get(&id).is_some_and(|entry| entry.is_worth_a_trim(&space, TRIM.0)) {
             self.trim(id);
         }
     }
@@ -231,30 +239,28 @@ impl Disks {
     fn look(&self) -> Result<Look> {
         let mut entries = self.entries();
         let (division, moved) = self.divide(&mut entries, None)?;
-        let tight = entries.values().any(|entry| entry.cut.is_some());
+        let tight = entries.values().filter_map(|entry| entry.cut).min();
         let mut look = Look { next: None, trim: Vec::new() };
         for (id, entry) in entries.iter_mut() {
             let Life::Mounted(mounted) = &entry.life else { continue };
             let Ok(space) = mounted.space() else { continue };
             entry.trimmed = entry.trimmed.min(space.free);
-            let worth = if tight { TRIM.0 } else { TRIM.1 };
-            if matches!(entry.disk.backend, Backend::Loop) && !entry.trimming && space.free - entry.trimmed >= worth {
+            if entry.is_worth_a_trim(&space, if tight.is_some() { TRIM.0 } else { TRIM.1 }) {
                 look.trim.push(*id);
             }
             look.next = Some(match tight {
-                true if moved => TIGHT.0,
-                true => TIGHT.1,
-                false => {
-                    let slack = division.budget.saturating_sub(division.rooms.iter().sum());
-                    Duration::from_millis(slack.saturating_mul(1000) / RATE).clamp(CALM.0, CALM.1)
-                }
+                Some(_) if moved => TIGHT.0,
+                // Whoever begins to write is to get more before it is at the end.
+                Some(room) if room >= LITTLE => time_for(room / 2).clamp(CALM.0, TIGHT.1),
+                Some(_) => TIGHT.1,
+                None => time_for(division.budget.saturating_sub(division.rooms.iter().sum())).clamp(CALM.0, CALM.1),
             });
         }
         Ok(look)
     }
 
     /// The one place that sets rooms: first of those who lose, then of those who win. `fresh` waits for its room and has none yet. True
-    /// when some berth has used much of its room since.
+    /// when some berth has taken or given up room since.
     fn divide(&self, entries: &mut BTreeMap<BerthId, Entry>, fresh: Option<BerthId>) -> Result<(Division, bool)> {
         let stat = rustix::fs::statvfs(&self.dir).step("look at", self.dir.display())?;
         let free = stat.f_bavail * stat.f_frsize;
@@ -271,10 +277,16 @@ impl Disks {
             for ((entry, (claim, available)), room) in entries.values_mut().zip(&seen).zip(&division.rooms) {
                 let Life::Mounted(mounted) = &entry.life else { continue };
                 let mounted = Arc::clone(mounted);
-                moved |= !raise && entry.cut.is_some_and(|cut| available.abs_diff(cut) > (cut / 8).max(STEP));
+                if !raise {
+                    moved |= entry.seen.abs_diff(*available) > STEP;
+                    entry.seen = *available;
+                }
                 if let Some(free) = entry.to_set(*claim, *available, *room).filter(|_| raise == (room > available)) {
                     match mounted.bind(Room { limit: entry.limit, free }) {
-                        Ok(()) => entry.cut = free,
+                        Ok(()) => {
+                            entry.cut = free;
+                            entry.seen = *room;
+                        }
                         Err(error) => tracing::error!(disk = %entry.disk.path.display(), error = chain(&error), "its room cannot be set"),
                     }
                 }
@@ -305,6 +317,17 @@ impl Entry {
                 (Claim { own: self.cut.unwrap_or(self.limit.bytes), committed: self.committed, fixed: true }, 0)
             }
         }
+    }
+
+    /// Bytes that the host holds for it and it does not use; what the host has yet to give hides as many.
+    fn given_up(&self, space: &Space) -> u64 {
+        self.disk.occupied().unwrap_or(0).saturating_sub(space.used())
+    }
+
+    /// Whether it seems to have deleted so much since its last trim, or before this run.
+    fn is_worth_a_trim(&self, space: &Space, worth: u64) -> bool {
+        let deleted = space.free.saturating_sub(self.trimmed) >= worth || (!self.keeps && self.given_up(space) >= worth);
+        matches!(self.disk.backend, Backend::Loop) && !self.trimming && deleted
     }
 
     /// The room to set, where it is another than what holds: `Some(None)` for what the limit leaves.
@@ -357,6 +380,10 @@ fn outstanding(disk: &Disk, space: &Space) -> u64 {
         Backend::Loop => space.used().saturating_sub(disk.occupied().unwrap_or(0)),
         Backend::Directory { .. } => 0,
     }
+}
+
+fn time_for(bytes: u64) -> Duration {
+    Duration::from_millis(bytes.saturating_mul(1000) / RATE)
 }
 
 fn shown(bytes: u64) -> String {
