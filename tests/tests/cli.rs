@@ -122,7 +122,9 @@ fn what_a_berth_has_is_shown_changed_and_shown_again() {
     let shown = a.show();
     assert_eq!(shown["user"], a.name());
     assert_eq!(shown["profile"], "student");
-    assert_eq!(shown["limits"], json!({ "cpu_millis": 1500, "memory_bytes": 1 << 30, "pids": 1024, "disk_bytes": 4_u64 << 30 }));
+    let usual =
+        json!({ "cpu_millis": 1500, "cpu_weight": 100, "memory_bytes": 1 << 30, "swap_bytes": 0, "pids": 1024, "disk_bytes": 4_u64 << 30 });
+    assert_eq!(shown["limits"], usual);
     assert_eq!((shown["state"].as_str(), shown["docker_ready"].as_bool()), (Some("running"), Some(true)), "{shown}");
     assert_eq!(shown["uid"], a.user.uid);
     assert_eq!(shown["socket"], a.socket().to_str().unwrap());
