@@ -167,6 +167,46 @@ fn a_full_disk_under_the_records_is_told_and_undone() {
     host.start_node();
 }
 
+/// No room for a record: what cannot be written down is not done, and nothing of what is gets lost. A delete still can be: it makes room.
+#[test]
+fn a_full_disk_under_the_records_refuses_changes_and_loses_nothing() {
+    let host = Host::start();
+    let (a, b) = (host.assign(&host.user("a"), &["--no-start"]), host.new_berth("b"));
+    let node = host.state_dir.join("node");
+    host.stop_node();
+    let kept = host.slot.dir.join("node.kept");
+    Run::new("cp").arg("-a").arg(&node).arg(&kept).ok();
+    let small = Small::mount(node.clone(), "size=512k");
+    Run::new("cp").arg("-a").arg(kept.join(".")).arg(&node).ok();
+    host.start_node();
+    let (pid, records) = (b.pid(), |name: &str| fs::read_to_string(node.join(format!("berths/{name}.json"))).unwrap());
+    let (of_a, of_b) = (records(&a.id()), records(&b.id()));
+    let ballast = node.join("ballast");
+    Run::new("dd").args(["if=/dev/zero", "bs=4k", &format!("of={}", ballast.display())]).fails();
+    for (what, run) in [
+        ("start", a.start()),
+        ("stop", b.stop()),
+        ("set", host.berth(["set", b.name(), "--pids-limit", "900"])),
+        ("suspend", host.berth(["suspend", b.name(), "--reason", "it is looked at"])),
+    ] {
+        let refused = run.fails();
+        assert!(refused.stderr.contains("No space") && refused.stderr.contains("hint: "), "{what}: {refused:?}");
+    }
+    assert_eq!((records(&a.id()), records(&b.id())), (of_a, of_b), "each record is the old one, whole");
+    assert_eq!(b.pid(), pid, "and it runs as before");
+    host.kill_node();
+    host.start_node();
+    assert_eq!(b.pid(), pid, "taken up again from the record");
+    b.delete().ok();
+    fs::remove_file(&ballast).unwrap();
+    until("with room again the same works", SOON, || a.start().output().success().then_some(()));
+    a.await_docker();
+    a.stop().ok();
+    host.stop_node();
+    drop(small);
+    host.start_node();
+}
+
 fn doctor(host: &Host) -> (i32, Value) {
     let output = host.berth(["doctor", "--json"]).output();
     (output.status, serde_json::from_str(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}")))
