@@ -127,6 +127,7 @@ impl Host {
         let hierarchy = Hierarchy::detect()?;
         let systemd = !hierarchy.hybrid() && Path::new("/run/systemd/system").is_dir();
         let records = Records::new(layout.records());
+        records.keep_reserve();
         let pool = pool(&config, &layout)?;
         let table = nft::Table {
             name: format!("berth{}", config.instance),
@@ -332,7 +333,9 @@ impl Host {
         }
         let quarantine = if *unused { 0 } else { i64::from(self.config.ids.quarantine_days) * DAY_MS };
         self.ranges().release(&id.to_string(), now_ms(), quarantine, give_back.clone())?;
-        self.records.remove(*id)
+        self.records.remove(*id)?;
+        self.records.keep_reserve();
+        Ok(())
     }
 }
 

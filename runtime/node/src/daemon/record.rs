@@ -125,11 +125,28 @@ pub(crate) struct Corrupt {
 #[derive(Clone, Debug)]
 pub(crate) struct Records {
     dir: PathBuf,
+    /// Room that is taken while there is some, for the records of deletes: these give room back, and must not fail for want of it.
+    reserve: PathBuf,
 }
+
+/// Enough for the record of a delete, and for the file of ranges after it.
+const RESERVE: usize = 128 * 1024;
 
 impl Records {
     pub(crate) fn new(dir: PathBuf) -> Self {
-        Self { dir }
+        Self { reserve: dir.with_file_name("reserve"), dir }
+    }
+
+    /// Takes the room for deletes, where it is not taken; a file system without any has to do without.
+    pub(crate) fn keep_reserve(&self) {
+        if fs::metadata(&self.reserve).is_ok_and(|m| m.len() >= RESERVE as u64) {
+            return;
+        }
+        // No zeros: some file systems keep none of those.
+        if let Err(error) = write_and_sync(&self.reserve, &[0xB5; RESERVE]) {
+            tracing::warn!(%error, file = %self.reserve.display(), "no room is kept for deletes");
+            let _ = fs::remove_file(&self.reserve);
+        }
     }
 
     fn file(&self, id: BerthId) -> PathBuf {
@@ -160,7 +177,11 @@ impl Records {
         let file = self.file(record.id);
         let temporary = file.with_extension("new");
         let bytes = serde_json::to_vec_pretty(record).map_err(|source| Error::Record { path: file.clone(), source })?;
-        let written = write_and_sync(&temporary, &bytes).step("write", temporary.display());
+        let mut written = write_and_sync(&temporary, &bytes);
+        if record.phase == Phase::Deleting && written.as_ref().is_err_and(|e| e.kind() == ErrorKind::StorageFull) {
+            written = fs::remove_file(&self.reserve).and_then(|()| write_and_sync(&temporary, &bytes));
+        }
+        let written = written.step("write", temporary.display());
         if let Err(error) = written {
             let _ = fs::remove_file(&temporary);
             return Err(error);
