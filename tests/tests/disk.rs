@@ -3,8 +3,8 @@
 
 use std::{
     collections::HashSet,
-    fs,
-    os::unix::fs::MetadataExt,
+    fs::{self, File},
+    os::{fd::AsRawFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -213,9 +213,12 @@ fn q03_what_is_deleted_inside_goes_back_to_the_host_by_itself_and_at_a_stop() {
     let full = occupied();
     a.sh("rm /root/f && sync").ok();
     until("what was deleted is the host's again", SOON, || (occupied() < full - 500 * MIB).then_some(()));
-    // Too little to be worth it while it runs.
-    a.sh("dd if=/dev/urandom of=/root/f bs=1M count=60 conv=fsync && rm /root/f && sync").ok();
-    let before = occupied();
+    // Too little to be worth it while it runs; the last trim may not be over yet.
+    let before = until("it keeps a little", SOON, || {
+        let start = occupied();
+        a.sh("dd if=/dev/urandom of=/root/f bs=1M count=60 conv=fsync && rm /root/f && sync").ok();
+        Some(occupied()).filter(|&now| now > start + 50 * MIB)
+    });
     a.stop().ok();
     let after = fs::metadata(image).expect("the image").blocks() * 512;
     assert!(after < before - 40 * MIB, "{before} → {after}");
@@ -241,9 +244,13 @@ fn small_host() -> Host {
     Host::with(Options { node_config: IMAGES.into(), disk_overcommit: 4.0, node_enters: Some(SMALL), ..Options::default() })
 }
 
-/// The directory of the disks, as the node sees it: through any process of its mount namespace.
-fn disks(host: &Host, pid: u32) -> PathBuf {
-    PathBuf::from(format!("/proc/{pid}/root")).join(host.state_dir.join("berths").strip_prefix("/").expect("an absolute path"))
+/// The directory of the disks, as the node sees it. Held open, it is there without the node too; a path to it is `/proc/self/fd/N`.
+#[track_caller]
+fn disks(host: &Host) -> (File, PathBuf) {
+    let root = PathBuf::from(format!("/proc/{}/root", host.node_pid()));
+    let dir = File::open(root.join(host.state_dir.join("berths").strip_prefix("/").expect("an absolute path"))).expect("open the disks");
+    let path = format!("/proc/self/fd/{}", dir.as_raw_fd());
+    (dir, path.into())
 }
 
 /// Free bytes of the small file system, and its size as `df` counts it.
@@ -313,7 +320,7 @@ fn q08_berths_that_write_until_the_mark_get_enospc_no_error_and_the_reason_and_w
     let host = small_host();
     let berths: Vec<Berth> = ["a", "b", "c"].iter().map(|name| host.assign(&host.user(name), &["--disk", "4g"])).collect();
     let all: Vec<&Berth> = berths.iter().collect();
-    let dir = disks(&host, host.node_pid());
+    let (_held, dir) = disks(&host);
     let mark = free(&dir).1 / 20;
     assert!((SIZE / 25..SIZE / 19).contains(&mark), "the small file system is not below the disks: mark {mark}");
     let devices = devices(&host, &all);
@@ -324,8 +331,7 @@ fn q08_berths_that_write_until_the_mark_get_enospc_no_error_and_the_reason_and_w
 
     let (least, rounds) = least_free(&dir, || {
         for round in 0..20 {
-            let (free, _) = free(&dir);
-            if free < mark {
+            if all.iter().all(|berth| condition(berth, "HostDiskLow").is_some()) {
                 return round;
             }
             thread::scope(|scope| {
@@ -337,9 +343,10 @@ fn q08_berths_that_write_until_the_mark_get_enospc_no_error_and_the_reason_and_w
                 }
             });
         }
-        panic!("the mark of {mark} was not reached: {:?}", free(&dir));
+        panic!("nobody says that the host is low: {:?}, the mark is {mark}", free(&dir));
     });
-    assert!(rounds > 0 && least > mark / 2 - 32 * MIB, "{least} were free at the least, the mark is {mark}");
+    // What is free is less than all three were promised, and more than berths may take: tables that are not written yet are kept for them.
+    assert!(rounds > 0 && least < SIZE / 6 && least > mark / 2 - 32 * MIB, "{least} were free at the least, the mark is {mark}");
     no_file_system_has_an_error(&devices);
     for berth in &all {
         let why = until("the reason is told", SOON, || condition(berth, "HostDiskLow"));
@@ -371,7 +378,7 @@ fn q08_what_is_only_allocated_inside_counts_and_holds_with_the_node_dead() {
     let host = small_host();
     let berths: Vec<Berth> = ["a", "b", "c"].iter().map(|name| host.assign(&host.user(name), &["--disk", "4g"])).collect();
     let all: Vec<&Berth> = berths.iter().collect();
-    let dir = disks(&host, berths[0].shim_pid());
+    let (_held, dir) = disks(&host);
     let mark = free(&dir).1 / 20;
     let devices = devices(&host, &all);
     // Nobody looks any more, and what is taken by fallocate(2) takes no time and no block of the host.

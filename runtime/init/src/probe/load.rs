@@ -89,7 +89,7 @@ pub(crate) fn fsync_busy(path: &str) -> Done {
     let mut synced = 0_u64;
     say(&json!({ "ok": true }))?;
     while !over.load(Ordering::Relaxed) {
-        if synced % 256 == 0 {
+        if synced.is_multiple_of(256) {
             need("rewind", file.rewind())?;
         }
         need("write", file.write_all(&block).and_then(|()| file.sync_all()))?;
