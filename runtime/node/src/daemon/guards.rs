@@ -18,6 +18,14 @@ use crate::link::Guarded;
 #[derive(Debug, Default)]
 pub(crate) struct Guards(Mutex<BTreeMap<Guarded, Guard>>);
 
+impl Guards {
+    /// Nobody changes them meanwhile.
+    pub(super) fn with_all<T>(&self, act: impl FnOnce(&[Guard]) -> T) -> T {
+        let guards = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        act(&guards.values().cloned().collect::<Vec<_>>())
+    }
+}
+
 impl Host {
     /// Makes the guards of the shim with uid `shim` exactly these. Blocking; nothing to change costs nothing.
     pub(crate) fn guard(&self, shim: u32, wanted: &[Guard]) -> Result<()> {

@@ -7,7 +7,7 @@ use std::{
     fs,
     net::Ipv4Addr,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -46,6 +46,8 @@ pub(crate) struct Host {
     pub(crate) systemd: bool,
     pub(crate) table: nft::Table,
     pub(super) guards: Guards,
+    /// Held for reading from a change of the table to its record: whoever makes the table anew from the records finds both as one.
+    pub(super) told: RwLock<()>,
     pub(crate) records: Records,
     pub(crate) images: image::Store,
     pub(crate) calls: Arc<Calls>,
@@ -141,7 +143,7 @@ impl Host {
         let calls = Arc::new(Calls::open(layout.spools()).step("read", layout.spools().display())?);
         let guards = Guards::default();
         let disks = Arc::new(Disks::new(layout.berths(), config.disk.low_water.0));
-        let host = Self { config, layout, hierarchy, systemd, table, guards, records, images, calls, disks, ranges };
+        let host = Self { config, layout, hierarchy, systemd, table, guards, told: RwLock::default(), records, images, calls, disks, ranges };
         host.make_group_parent()?;
         Ok(host)
     }
@@ -238,6 +240,7 @@ impl Host {
         if let Some(block) = record.block() {
             self.note_ports(record.id, &record.user, record.uid, block, What::Given)?;
         }
+        let _told = self.telling();
         self.table.add(&entry(record))?;
         let listener = Listener::bind(&self.layout, record, &self.calls)?;
         record.phase = Phase::Present;
@@ -313,6 +316,7 @@ impl Host {
             fault::point("remove from nft table")?;
             let shim = self.id_base(*id);
             let (link, egress, source_ports) = (link.clone(), egress.clone(), *source_ports);
+            let _told = self.telling();
             self.table.remove(&nft::Entry { link, address: *address, owner: *uid, shim, open: true, egress, source_ports })?;
         }
         if let Some(uid) = uid {

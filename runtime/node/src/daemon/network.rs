@@ -1,6 +1,9 @@
 //! What the node's firewall table says of each berth, and the rules in other firewalls that let berths through.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError, RwLockReadGuard},
+    time::Duration,
+};
 
 use berth_protocol::{Egress, Limits, OpenTo};
 use berth_runtime::{
@@ -30,6 +33,11 @@ impl Host {
     pub(crate) fn install_network(&mut self, records: &[Record], corrupt: &[Corrupt]) -> Result<()> {
         net::forwarding::adopt(&self.layout.forwarding())?;
         self.table.forwarding_is_ours = net::forwarding::enable(&self.table.name)?;
+        let guards = self.standing_guards(records)?;
+        self.install(records, corrupt, &guards)
+    }
+
+    fn install(&self, records: &[Record], corrupt: &[Corrupt], guards: &[nft::Guard]) -> Result<()> {
         let mut entries: Vec<nft::Entry> = records.iter().filter(|r| r.phase == Phase::Present).map(entry).collect();
         for found in corrupt {
             if let (Some(index), Some(uid)) = (found.index, found.uid)
@@ -41,8 +49,24 @@ impl Host {
                 entries.push(nft::Entry { link, address, owner: uid, shim, open: false, egress, source_ports });
             }
         }
-        let guards = self.standing_guards(records)?;
-        self.table.install(&self.port_layout().blocks(), &entries, &guards)
+        self.table.install(&self.port_layout().blocks(), &entries, guards)
+    }
+
+    /// Held from a change of the table to its record.
+    pub(super) fn telling(&self) -> RwLockReadGuard<'_, ()> {
+        self.told.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the table anew when somebody took it away: whoever loads a rule set of his own begins with `flush ruleset`. Blocking.
+    fn restore_table(&self) -> Result<()> {
+        if self.table.present()? {
+            return Ok(());
+        }
+        let _alone = self.told.write().unwrap_or_else(PoisonError::into_inner);
+        let (records, corrupt) = self.records.load()?;
+        self.guards.with_all(|guards| self.install(&records, &corrupt, guards))?;
+        tracing::warn!(table = self.table.name, "somebody had removed our nft table; it is back");
+        Ok(())
     }
 
     pub(crate) fn firewalls(&self) -> Firewalls {
@@ -132,7 +156,12 @@ async fn watch(node: &Arc<Node>) -> std::io::Error {
         if let Err(error) = watch.changed().await {
             return error;
         }
-        sleep(PACE).await;
+        // Without our table berths are neither translated nor kept apart: that does not wait.
+        let restoring = Arc::clone(node);
+        match tokio::task::spawn_blocking(move || restoring.host.restore_table()).await {
+            Ok(Err(error)) => tracing::error!(error = chain(&error), "our nft table is gone and cannot be made anew"),
+            _ => sleep(PACE).await,
+        }
     }
 }
 

@@ -123,7 +123,10 @@ impl Table {
         for guard in add {
             text += &self.guard_elements("add", guard);
         }
-        if text.is_empty() { Ok(()) } else { run(&text) }
+        if text.is_empty() {
+            return Ok(());
+        }
+        run(&text).or_else(|error| if add.is_empty() && !self.present()? { Ok(()) } else { Err(error) })
     }
 
     /// The ports that are guarded, and the uid of the shim that may answer from each; none where there is no table.
@@ -136,10 +139,11 @@ impl Table {
         run(&self.elements("add", entry))
     }
 
-    /// Removes a berth; gone already is success (each element is added before it is deleted, in one transaction).
+    /// Removes a berth; gone already is success (each element is added before it is deleted, in one transaction), and so is no table.
     pub fn remove(&self, entry: &Entry) -> Result<()> {
         let entry = &Entry { open: true, ..entry.clone() };
-        run(&(self.elements("add", entry) + &self.elements("delete", entry)))
+        let removed = run(&(self.elements("add", entry) + &self.elements("delete", entry)));
+        removed.or_else(|error| if self.present()? { Err(error) } else { Ok(()) })
     }
 
     /// Removes the table; gone already is success.

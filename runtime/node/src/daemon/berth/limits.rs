@@ -27,6 +27,7 @@ const NOT_APPLIED: &str = "LimitsNotApplied";
 
 /// Makes the host and the record true to `new`, or leaves both true to `old`. Blocking.
 pub(super) fn change(host: &Host, old: &Record, new: &mut Record, disk: Option<Plan>, running: bool) -> std::result::Result<(), Refusal> {
+    let _told = host.telling();
     let mut undo = Undo::new();
     match steps(host, old, new, disk, running, &mut undo) {
         Ok(()) => {
