@@ -148,13 +148,12 @@ impl Snapshot {
         Difference(lines)
     }
 
-    /// The same without the numbers that each run of a berth has anew: the inode of its disk, the name of its spool.
+    /// The same without what each run of a berth has anew: its loop device, and the number in the name of its spool.
     #[must_use]
     pub fn of_any_run(mut self) -> Self {
+        self.sections.remove("loop device");
         for line in self.sections.values_mut().flatten() {
-            if let Some((name, _)) = line.split_once(" inode ") {
-                *line = name.to_owned();
-            } else if let Some((name, _)) = line.strip_suffix(".jsonl").and_then(|spool| spool.rsplit_once('.')) {
+            if let Some((name, _)) = line.strip_suffix(".jsonl").and_then(|spool| spool.rsplit_once('.')) {
                 *line = format!("{name}.jsonl");
             }
         }
@@ -266,6 +265,12 @@ fn mounts(scope: &Scope) -> Vec<String> {
         );
     }
     found
+}
+
+/// Inodes of the files behind all loop devices of the host.
+pub fn loop_inodes() -> Vec<u64> {
+    let listed = lines(&["losetup", "--list", "--noheadings", "--raw", "--output", "BACK-INO"]);
+    listed.iter().filter_map(|line| line.trim().parse().ok()).collect()
 }
 
 /// The disks of other instances come and go with their own tests; what is deleted and still attached belongs to nobody.

@@ -9,6 +9,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    os::unix::fs::MetadataExt,
     path::Path,
     sync::mpsc::{Receiver, channel},
     thread,
@@ -20,7 +21,7 @@ use berth_tests::{
     fault::{Fault, Step, names_in_sources, signal},
     http::{self, Answer},
     image,
-    snapshot::{Difference, Scope, Snapshot},
+    snapshot::{Difference, Scope, Snapshot, loop_inodes},
     until,
     wait::within,
 };
@@ -248,12 +249,16 @@ impl Bench {
         if in_use != 1 {
             return false;
         }
-        let Some(pid) = status["pid"].as_u64() else { return true };
+        let disk = self.host.state_dir.join(format!("berths/{ID}/disk.img"));
+        let Ok(disk) = fs::metadata(disk) else { return false };
+        let attached = loop_inodes().iter().filter(|inode| **inode == disk.ino()).count();
+        let Some(pid) = status["pid"].as_u64() else { return attached == 0 };
         let limits = &status["limits"];
         let pids = self.kernel_value("pids", "pids.max");
         let memory = self.kernel_value("memory", "memory.limit_in_bytes").or_else(|| self.kernel_value("memory", "memory.max"));
         let frozen = self.group_file("unified", "cgroup.events").is_some_and(|text| text.contains("frozen 1"));
         Path::new(&format!("/proc/{pid}")).exists()
+            && attached == 1
             && pids == limits["pids"].as_u64()
             && memory == limits["memory_bytes"].as_u64()
             && frozen == (status["state"] == "suspended")
@@ -282,8 +287,10 @@ impl Bench {
             Blow::Node => Some(self.host.node_pid()),
             Blow::Stage => (struck_by.0 == "stage").then_some(struck_by.1),
             Blow::Shim if struck_by.0 == "shim" => Some(struck_by.1),
-            Blow::Shim => processes().find(|p| p.name == "berth-shim" && p.arguments == 1 && p.has_ancestor_or_group(self)).map(|p| p.pid),
-            Blow::Init => processes().find(|p| p.is_init && p.group.contains(ID)).map(|p| p.pid),
+            Blow::Shim => processes()
+                .find(|p| p.name == "berth-shim" && p.arguments == 1 && (p.parent == self.host.node_pid() || p.is_of(self)))
+                .map(|p| p.pid),
+            Blow::Init => processes().find(|p| p.is_init && p.is_of(self)).map(|p| p.pid),
         }
     }
 
@@ -369,9 +376,10 @@ struct Process {
 }
 
 impl Process {
-    /// Of this instance: a child of its node, or in one of its groups.
-    fn has_ancestor_or_group(&self, bench: &Bench) -> bool {
-        self.parent == bench.host.node_pid() || self.group.contains(&format!("/berth{}/", bench.host.slot.instance()))
+    /// In a group of this instance.
+    fn is_of(&self, bench: &Bench) -> bool {
+        let instance = bench.host.slot.instance();
+        self.group.contains(&format!("/berth{instance}/{ID}")) || self.group.contains(&format!("/berth{instance}.slice/berth-{ID}.scope"))
     }
 }
 
@@ -413,6 +421,7 @@ fn every_step(operation: &Operation) -> BTreeSet<String> {
     for step in &steps {
         let mut hit = Vec::new();
         let own = operation.also.iter().copied().chain(long.then_some(Blow::Error));
+        let began = Instant::now();
         for blow in own.chain([Blow::Node, Blow::Shim, Blow::Init]) {
             if blow == Blow::Stage && step.who != "stage" {
                 continue;
@@ -421,7 +430,8 @@ fn every_step(operation: &Operation) -> BTreeSet<String> {
                 hit.push(blow);
             }
         }
-        eprintln!("{}: {} {} of the {}: {hit:?}", operation.name, step.name, step.number, step.who);
+        let took = began.elapsed().as_secs_f64();
+        eprintln!("{}: {} {} of the {}: {hit:?}, {took:.1} s", operation.name, step.name, step.number, step.who);
         assert!(hit.contains(&Blow::Node), "{}: {step:?} never came again", operation.name);
         blows += hit.len();
     }

@@ -5,11 +5,13 @@
 use std::time::Duration;
 
 use berth_tests::{
-    Host, Options, Output, User,
-    fault::{Fault, Step},
-    snapshot::{Scope, Snapshot},
+    Berth, Host, Options, Output, User,
+    fault::{Fault, Step, signal},
+    snapshot::{Scope, Snapshot, loop_inodes},
     until,
 };
+use nix::sys::signal::Signal;
+use serde_json::json;
 
 const SETTLED: Duration = Duration::from_secs(30);
 
@@ -121,4 +123,76 @@ fn l01_a_create_that_the_node_dies_over_is_undone_and_then_carried_out() {
         good(&bench.delete());
         bench.assert_empty(&format!("deleted after a kill at {step:?}"));
     }
+}
+
+/// The berth runs and its Docker answers, on one disk, with one shim.
+#[track_caller]
+fn assert_serves(when: &str, berth: &Berth<'_>) {
+    until(&format!("{when}: a client is served"), SETTLED, || berth.docker(&["ps"]).output().success().then_some(()));
+    until(&format!("{when}: the node says so"), SETTLED, || (berth.status()["docker_ready"] == true).then_some(()));
+    assert_eq!(berth.group_pids("shim").len(), 1, "{when}");
+    let disk = std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(berth.disk()).unwrap());
+    assert_eq!(loop_inodes().into_iter().filter(|inode| *inode == disk).count(), 1, "{when}");
+}
+
+/// What an inner Docker that nobody uses comes by: it is frozen, thawed for the next client, and stopped.
+#[test]
+fn l01_whoever_dies_while_a_berth_falls_asleep_wakes_or_is_stopped_for_being_idle_leaves_a_berth_that_serves() {
+    let bench = Bench::set_up();
+    good(&bench.assign(&[]));
+    bench.host.stop_server();
+    let berth = bench.host.berth_of(&bench.user);
+    let idle = |freeze_after: Option<u32>, stop_after: Option<u32>| {
+        let status = berth.status();
+        let policy = json!({ "idle": { "freeze_after": freeze_after, "stop_after": stop_after }, "restart": "never" });
+        let ensure = json!({
+            "id": status["id"], "image": status["image"], "limits": status["limits"], "wanted": "present", "allow_system": false,
+            "policy": policy,
+        });
+        let answer = bench.host.node_api("PUT", &format!("/v1/berths/{}", berth.name()), Some(&ensure.to_string()));
+        assert_eq!(answer.status, 200, "{answer:?}");
+    };
+    for (name, who) in [("freeze", "shim"), ("thaw", "shim"), ("tell the shim to retire", "node")] {
+        for victim in ["node", "shim", "PID 1", "nobody: the disk is full"] {
+            let when = format!("{victim} at {name}");
+            idle(None, None);
+            assert_serves(&format!("before {when}"), &berth);
+            let (shim, first) = (berth.shim_pid(), berth.pid());
+            if name == "thaw" {
+                idle(Some(1), None);
+                until(&format!("{when}: it sleeps"), SETTLED, || (berth.state() == "frozen").then_some(()));
+            }
+            let full = victim.starts_with("nobody");
+            bench.fault.arm(if full { "full" } else { "halt" }, &Step { name: name.into(), who: who.into(), number: 1 });
+            let waking = match name {
+                "freeze" => {
+                    idle(Some(1), None);
+                    None
+                }
+                "thaw" => Some(berth.docker(&["ps"]).spawn()),
+                _ => {
+                    idle(None, Some(1));
+                    None
+                }
+            };
+            let struck = until(&format!("{when}: the step comes"), SETTLED, || bench.fault.struck());
+            match victim {
+                "node" => bench.host.kill_node(),
+                "shim" => signal(shim, Signal::SIGKILL),
+                "PID 1" => signal(first, Signal::SIGKILL),
+                _ => {}
+            }
+            signal(struck.pid, Signal::SIGCONT);
+            bench.fault.disarm();
+            if victim == "node" {
+                bench.host.start_node();
+            }
+            assert_serves(&when, &berth);
+            drop(waking);
+        }
+    }
+    bench.host.start_server();
+    good(&bench.delete());
+    // What his own Docker client writes into the user's home is his.
+    bench.empty.assert_back_but(&bench.scope, SETTLED, "/home/");
 }
