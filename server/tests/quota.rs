@@ -256,3 +256,30 @@ async fn use_is_told_fresh_to_whom_it_belongs_and_the_node_is_asked_once_for_man
     server.end_of(accepted).await;
     assert_eq!(server.get("/api/v1/usage?user=alice").await["items"], json!([]));
 }
+
+#[tokio::test]
+async fn q06_a_berth_that_cannot_follow_its_profile_keeps_what_it_had_and_says_so() {
+    let server = Server::start().await;
+    let before = server.assign("alice").await;
+    server.node.refuse(409, problem("disk_below_use", "alice uses 3 GiB of her disk, more than the 2 GiB wanted"));
+    let change = json!({ "disk_bytes": 2_u64 << 30, "io_read_bps": 10_u64 << 20 });
+    let (status, _) = server.send(ROOT, "PATCH", "/api/v1/profiles/default", Some(change)).await;
+    assert_eq!(status, 200);
+    let told = |berth: &Value| berth["conditions"][0]["kind"] == "NotAsWanted";
+    let berth = server.until(ALICE, told).await;
+    assert_eq!(berth["limits"], before["limits"]);
+    assert_eq!(berth["own_limits"], json!(["disk_bytes", "io_read_bps"]));
+    assert_eq!(berth["conditions"][0]["message"], "alice uses 3 GiB of her disk, more than the 2 GiB wanted");
+    assert_eq!(server.get("/api/v1/audit?limit=1").await["items"][0]["action"], "keep_limits");
+    // It works all the same, which says nothing of the profile.
+    server.node.change("alice", |status| status.running_containers = Some(3));
+    let berth = server.until(ALICE, |berth| berth["running_containers"] == 3).await;
+    assert!(told(&berth), "{berth}");
+    let accepted = server.send(ROOT, "POST", &format!("{ALICE}/restart"), None).await;
+    assert_eq!(server.end_of(accepted).await["state"], "succeeded");
+    // Once there is room, it follows again.
+    assert_eq!(set(&server, json!({ "disk_bytes": null, "io_read_bps": null })).await["state"], "succeeded");
+    let berth = server.get(ALICE).await;
+    assert_eq!((&berth["limits"]["disk_bytes"], &berth["own_limits"]), (&json!(2_u64 << 30), &json!([])));
+    assert_eq!(berth["conditions"], json!([]));
+}

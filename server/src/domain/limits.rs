@@ -55,6 +55,14 @@ macro_rules! limits {
                 }
             }
 
+            /// These, and `kept` wherever it differs from `wanted`: what a node that took none of `wanted` still has.
+            pub fn keeping(self, kept: Limits, wanted: Limits) -> OwnLimits {
+                OwnLimits {
+                    $($always: if kept.$always == wanted.$always { self.$always } else { Some(kept.$always) },)*
+                    $($optional: if kept.$optional == wanted.$optional { self.$optional } else { Some(kept.$optional.unwrap_or(0)) },)*
+                }
+            }
+
             /// Names of the limits that are set.
             pub fn names(&self) -> Vec<&'static str> {
                 let all = [
@@ -175,6 +183,16 @@ mod tests {
         let own = OwnLimits { io_read_bps: Some(0), ..OwnLimits::default() };
         assert_eq!(own.over(profile), Limits { io_read_bps: None, ..profile });
         assert_eq!(own.names(), ["io_read_bps"]);
+    }
+
+    #[test]
+    fn what_a_node_kept_becomes_the_berths_own() {
+        let own = OwnLimits { pids: Some(100), ..OwnLimits::default() };
+        let kept = Limits { pids: 100, disk_bytes: 2 << 30, ..Limits::LEAST };
+        let wanted = Limits { pids: 100, io_read_bps: Some(MIB), ..Limits::LEAST };
+        let expected = OwnLimits { disk_bytes: Some(2 << 30), io_read_bps: Some(0), ..own };
+        assert_eq!(own.keeping(kept, wanted), expected);
+        assert_eq!(expected.over(wanted), kept);
     }
 
     #[test]

@@ -37,6 +37,12 @@ impl Problem {
         Self { code: code.to_owned(), detail: detail.into(), hint: None, refusal }
     }
 
+    /// A change of limits or policy that the node did not take: that a berth works says nothing about it.
+    pub fn is_about_a_change(&self) -> bool {
+        let codes = ["limit_refused", "disk_below_use", "change_failed", "limit_too_low", "limit_too_high", "invalid_policy"];
+        codes.contains(&self.code.as_str())
+    }
+
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self

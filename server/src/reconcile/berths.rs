@@ -7,7 +7,9 @@ use super::{
 };
 use crate::{
     chain,
-    domain::{AuditEntry, Berth, BerthId, EnsureWanted, Kind, OperationState, Parameters, Problem, Refusal, Status, Subject, Wanted},
+    domain::{
+        AuditEntry, Berth, BerthId, EnsureWanted, Kind, Limits, OperationState, Own, Parameters, Problem, Refusal, Status, Subject, Wanted,
+    },
     store,
 };
 
@@ -162,10 +164,18 @@ async fn fail(reconciler: &Reconciler, berth: &Berth, error: &crate::node_client
     tracing::warn!(user = %berth.user, berth = %berth.id, error = chain(error), "the node cannot do what is wanted");
     // A create that failed was undone by the node; then there is nothing to keep here either.
     let left = match reconciler.node.berth(&berth.user).await {
-        Ok(left) => left.is_some_and(|status| status.id == berth.id),
-        Err(_) => true,
+        Ok(left) => left.filter(|status| status.id == berth.id).map_or(Left::Nothing, |status| Left::Limits(status.limits)),
+        Err(_) => Left::Unknown,
     };
     refuse(reconciler, berth, &problem, left).await
+}
+
+/// What the node holds of a berth after it has refused something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    Nothing,
+    Limits(Limits),
+    Unknown,
 }
 
 /// The node cannot be reached now: say so, and give up on operations that have waited for too long. The intent stands.
@@ -182,8 +192,9 @@ async fn wait(reconciler: &Reconciler, berth: &Berth, problem: &Problem) -> Resu
     Ok(Outcome::Retry)
 }
 
-/// The node has finally said no. `left` tells whether it holds something of the berth.
-async fn refuse(reconciler: &Reconciler, berth: &Berth, problem: &Problem, left: bool) -> Result<Outcome, store::Error> {
+/// The node has finally said no. What it refused is taken back, so that the intent says what is in force: a change to what was before it, and
+/// of a changed profile the berth keeps as its own what it had. With the intent of old standing, later operations do not fail for it.
+async fn refuse(reconciler: &Reconciler, berth: &Berth, problem: &Problem, left: Left) -> Result<Outcome, store::Error> {
     let now = reconciler.clock.now();
     let mut tx = reconciler.store.begin().await?;
     let operations = store::operations::unfinished(&mut tx, berth.id).await?;
@@ -205,7 +216,7 @@ async fn refuse(reconciler: &Reconciler, berth: &Berth, problem: &Problem, left:
     let outcome = if berth.wanted == Wanted::Deleted {
         store::berths::set_problem(&mut tx, berth.id, Some((problem, now))).await?;
         Outcome::Retry
-    } else if creating && !left && newest == Some(berth.generation) {
+    } else if creating && left == Left::Nothing && newest == Some(berth.generation) {
         let details = serde_json::json!({ "code": problem.code, "detail": problem.detail });
         let entry = AuditEntry { action: "undo_create_berth", subject: Subject::Berth(berth.user.as_str()), details, operation: None };
         store::audit::insert(&mut tx, &reconciler.clock, None, entry).await?;
@@ -221,6 +232,15 @@ async fn refuse(reconciler: &Reconciler, berth: &Berth, problem: &Problem, left:
             store::berths::restore_limits(&mut tx, berth.id, *profile, own, now).await?;
             let details = serde_json::json!({ "code": problem.code, "detail": problem.detail });
             let entry = AuditEntry { action: "undo_change_berth", subject: Subject::Berth(berth.user.as_str()), details, operation: None };
+            store::audit::insert(&mut tx, &reconciler.clock, None, entry).await?;
+        } else if let Left::Limits(kept) = left
+            && newest == Some(berth.generation)
+            && kept != berth.limits
+        {
+            let own = Own { limits: berth.own.limits.keeping(kept, berth.limits), ..berth.own.clone() };
+            store::berths::restore_limits(&mut tx, berth.id, berth.profile_id, &own, now).await?;
+            let details = serde_json::json!({ "code": problem.code, "detail": problem.detail, "kept": kept });
+            let entry = AuditEntry { action: "keep_limits", subject: Subject::Berth(berth.user.as_str()), details, operation: None };
             store::audit::insert(&mut tx, &reconciler.clock, None, entry).await?;
         }
         // With the old limits back the berth is as wanted again; the operation tells what was refused.

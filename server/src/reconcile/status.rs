@@ -96,8 +96,9 @@ async fn keep(reconciler: &Reconciler, statuses: &[Status]) -> Result<(), store:
     let mut reader = reconciler.store.reader().await?;
     let mut fresh = Vec::new();
     for status in statuses {
-        if store::berths::by_id(&mut reader, status.id).await?.is_some_and(|berth| berth.status.as_ref() != Some(status)) {
-            fresh.push(status);
+        let known = store::berths::by_id(&mut reader, status.id).await?;
+        if let Some(berth) = known.filter(|berth| berth.status.as_ref() != Some(status)) {
+            fresh.push((status, berth.problem.is_some_and(|(problem, _)| problem.is_about_a_change())));
         }
     }
     drop(reader);
@@ -106,9 +107,9 @@ async fn keep(reconciler: &Reconciler, statuses: &[Status]) -> Result<(), store:
     }
     let now = reconciler.clock.now();
     let mut tx = reconciler.store.begin().await?;
-    for status in fresh {
+    for (status, refused) in fresh {
         store::berths::observe(&mut tx, status, now).await?;
-        if status.docker_ready {
+        if status.docker_ready && !refused {
             store::berths::recovered(&mut tx, status.id).await?;
         }
         if let Some(step) = step(status) {
