@@ -1,6 +1,12 @@
 //! System-call limits: deny lists for every ABI, by libseccomp. A hardening of what user namespaces already confine, never the policy.
 
+mod listener;
+
+use std::os::fd::OwnedFd;
+
 use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall, error::SeccompError};
+
+pub use listener::{Call, Listener};
 
 use crate::error::{Error, Result};
 
@@ -64,13 +70,28 @@ const SHIM: [&str; 26] = [
 
 /// Limits the calling thread, and all that it will execute, to what a berth may do. Needs `CAP_SYS_ADMIN` in its user namespace.
 pub fn confine_berth() -> Result<()> {
-    load(&BERTH, |_| Ok(()))
+    load(&BERTH, |_| Ok(())).map(drop)
+}
+
+/// The same; and calls of sysinfo(2) wait for an answer from who holds the descriptor, see [`Listener`]. `None` where that is not to be
+/// had. In what is confined so nobody else can listen to system calls (EBUSY, seccomp(2)).
+pub fn confine_berth_heard() -> Result<Option<OwnedFd>> {
+    let heard = load(&BERTH, |filter| filter.add_rule(ScmpAction::Notify, ScmpSyscall::from_name("sysinfo")?).map(drop));
+    let Ok(filter) = heard else { return confine_berth().map(|()| None) };
+    let number = filter.get_notify_fd().map_err(|source| Error::Seccomp { operation: "listen".into(), source })?;
+    // The library keeps its own.
+    let listener = berth_sys::descriptor::duplicate(number).map_err(|source| Error::Step {
+        operation: "duplicate",
+        object: "the listener".into(),
+        source,
+    })?;
+    Ok(Some(listener))
 }
 
 /// Limits the shim. Needs `no_new_privs`.
 pub fn confine_shim() -> Result<()> {
     load(&BERTH, |_| Ok(()))?;
-    load(&SHIM, threads_only)
+    load(&SHIM, threads_only).map(drop)
 }
 
 /// The shim makes no process, only the thread that waits for the disk. A filter cannot look into clone3's arguments: C libraries go back
@@ -85,7 +106,10 @@ fn threads_only(filter: &mut ScmpFilterContext) -> std::result::Result<(), Secco
     Ok(())
 }
 
-fn load(denied: &[&str], more: impl FnOnce(&mut ScmpFilterContext) -> std::result::Result<(), SeccompError>) -> Result<()> {
+fn load(
+    denied: &[&str],
+    more: impl FnOnce(&mut ScmpFilterContext) -> std::result::Result<(), SeccompError>,
+) -> Result<ScmpFilterContext> {
     let named = |operation: &str| {
         let operation = operation.to_owned();
         move |source: SeccompError| Error::Seccomp { operation, source }
@@ -103,8 +127,9 @@ fn load(denied: &[&str], more: impl FnOnce(&mut ScmpFilterContext) -> std::resul
             filter.add_rule(ScmpAction::Errno(nix::libc::EPERM), call).map_err(named(name))?;
         }
     }
-    more(&mut filter).map_err(named("add rules for clone"))?;
-    filter.load().map_err(named("load"))
+    more(&mut filter).map_err(named("add rules of its own"))?;
+    filter.load().map_err(named("load"))?;
+    Ok(filter)
 }
 
 fn foreign_abis() -> &'static [ScmpArch] {

@@ -346,6 +346,23 @@ fn l04_a_frozen_and_a_suspended_berth_are_deleted_without_a_trace() {
     before.assert_back_but(&scope, SOON, "/home/");
 }
 
+/// Where a reader waits for its shim, the kernel cannot stop it: that must be short.
+#[test]
+fn a_berth_that_reads_its_emulated_files_all_the_time_falls_asleep_and_wakes() {
+    let host = Host::start();
+    let a = host.new_berth("a");
+    let reader = "while cat /proc/stat /proc/loadavg /proc/meminfo > /dev/null; do date +%s%N > /tmp/read; done; touch /tmp/failed";
+    a.sh(&format!("for n in 1 2 3; do setsid sh -c '{reader}' > /dev/null 2>&1 < /dev/null & done")).ok();
+    ensure(&a, "present", FREEZE, None);
+    let mut last = 0_u64;
+    for _ in 0..5 {
+        await_frozen(&a);
+        let read = a.sh("sleep 0.2; test ! -e /tmp/failed && cat /tmp/read").ok().parse().expect("a time");
+        assert!(read > last, "nobody reads any more");
+        last = read;
+    }
+}
+
 #[test]
 fn the_death_of_the_shim_of_a_frozen_berth_ends_it() {
     let host = Host::start();

@@ -43,13 +43,14 @@ impl Group {
     pub fn view(&self) -> Result<View> {
         let open =
             |dir: PathBuf| openat(CWD, &dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).step("open", dir.display());
-        let v1 = self.hierarchy.v1.iter().map(|h| {
+        // Not every hierarchy needs a group of the berth's.
+        let v1 = self.hierarchy.v1.iter().filter_map(|h| {
             let controllers = h.options.split(',').map(str::to_owned).collect();
-            Ok((controllers, open(self.below(h, Part::Payload))?))
+            Some((controllers, open(self.below(h, Part::Payload)).ok()?))
         });
         Ok(View {
             unified: open(self.unified(Part::Payload))?,
-            v1: v1.collect::<Result<_>>()?,
+            v1: v1.collect(),
             payload: Path::new("/").join(&self.path).join(Part::Payload.name()),
         })
     }

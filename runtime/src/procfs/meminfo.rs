@@ -2,14 +2,10 @@
 
 use std::fmt::Write;
 
-use super::figures::Memory;
+use super::{figures::Memory, sysinfo::Totals};
 
 pub(super) fn render(host: &str, memory: &Memory) -> String {
-    let of_host = |key: &str| host.lines().find_map(|line| split(line).filter(|(k, _)| *k == key)).map_or(0, |(_, value)| value);
-    let total = memory.limit.min(of_host("MemTotal"));
-    let free = total.saturating_sub(memory.used);
-    // What is there already of a limit that was lowered since is shown, rather than more used than there is.
-    let swap = memory.swap_limit.max(memory.swap_used).min(of_host("SwapTotal"));
+    let Totals { total, free, swap, swap_free } = totals(host, memory);
     let value = |key: &str| {
         Some(match key {
             "MemTotal" => total,
@@ -26,7 +22,7 @@ pub(super) fn render(host: &str, memory: &Memory) -> String {
             "Inactive(file)" => memory.inactive_file,
             "Unevictable" | "Mlocked" => memory.unevictable,
             "SwapTotal" => swap,
-            "SwapFree" => swap.saturating_sub(memory.swap_used),
+            "SwapFree" => swap_free,
             "Zswap" => memory.zswap,
             "Zswapped" => memory.zswapped,
             "Dirty" => memory.dirty,
@@ -57,10 +53,10 @@ pub(super) fn render(host: &str, memory: &Memory) -> String {
     text
 }
 
-/// Total and used swap in bytes, as [`render`] shows it.
-pub(super) fn swap(host: &str, memory: &Memory) -> (u64, u64) {
-    let total = host.lines().find_map(|line| split(line).filter(|(key, _)| *key == "SwapTotal")).map_or(0, |(_, value)| value);
-    (memory.swap_limit.max(memory.swap_used).min(total), memory.swap_used)
+/// As [`render`] shows them.
+pub(super) fn totals(host: &str, memory: &Memory) -> Totals {
+    let of_host = |key: &str| host.lines().find_map(|line| split(line).filter(|(k, _)| *k == key)).map_or(0, |(_, value)| value);
+    Totals::new((of_host("MemTotal"), of_host("SwapTotal")), memory)
 }
 
 /// Key and bytes of a line `Key:   n kB`.
@@ -115,7 +111,7 @@ mod tests {
         let memory = Memory { limit: 1 << 30, swap_limit: 512 << 20, swap_used: 100 << 20, ..Memory::default() };
         let text = render(&host, &memory);
         assert_eq!((shown(&text, "SwapTotal"), shown(&text, "SwapFree")), (512 << 20, 412 << 20));
-        assert_eq!(swap(&host, &memory), (512 << 20, 100 << 20));
+        assert_eq!(totals(&host, &memory).swap_free, 412 << 20);
         // Put there while it slept: its limit is none.
         let slept = Memory { swap_limit: 0, ..memory };
         let text = render(&host, &slept);

@@ -20,9 +20,11 @@ mod meminfo;
 mod source;
 mod stat;
 mod swaps;
+mod sysinfo;
 mod tasks;
 
 pub use source::Source;
+pub use sysinfo::Words;
 
 /// An emulated file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -15,6 +15,7 @@ use super::{
     figures,
     load::{Averages, Look},
     loadavg, meminfo, stat, swaps,
+    sysinfo::{self, Sysinfo, Words},
     tasks::{self, Tasks},
 };
 use crate::cgroup::{Place, View};
@@ -67,8 +68,8 @@ impl Source {
         Ok(match file {
             File::Meminfo => meminfo::render(&host()?, &figures::memory(&self.view, place)),
             File::Swaps => {
-                let swap = meminfo::swap(&read(Path::new(File::Meminfo.path()))?, &figures::memory(&self.view, place));
-                swaps::render(&host()?, swap)
+                let memory = figures::memory(&self.view, place);
+                swaps::render(&host()?, meminfo::totals(&read(Path::new(File::Meminfo.path()))?, &memory))
             }
             File::Cpuinfo => cpuinfo::render(&host()?, self.cpu(place)?.shown),
             File::CpusOnline | File::CpusPossible | File::CpusPresent => cpus::render(self.cpu(place)?.shown),
@@ -80,9 +81,26 @@ impl Source {
                 let uptime = u64::try_from(now.saturating_sub(self.started).as_micros()).unwrap_or(u64::MAX);
                 stat::render(&host()?, &self.cpu(place)?, uptime, &counts)
             }
-            File::Loadavg => self.load()?,
+            File::Loadavg => {
+                let (loads, tasks, made) = self.load()?;
+                loadavg::render(loads, tasks.running, tasks.threads, made)
+            }
             File::Diskstats => diskstats::render(&host()?, self.disk()),
         })
+    }
+
+    /// What sysinfo(2) answers to a process at `place`, as it lies in its memory.
+    pub fn sysinfo(&self, place: &Place, words: Words) -> io::Result<Vec<u8>> {
+        let (loads, tasks, _) = self.load()?;
+        let memory = figures::memory(&self.view, place);
+        let info = Sysinfo {
+            uptime: now().saturating_sub(self.started).as_secs(),
+            loads,
+            memory: meminfo::totals(&read(Path::new(File::Meminfo.path()))?, &memory),
+            shared: memory.shared,
+            threads: tasks.threads,
+        };
+        Ok(sysinfo::image(&info, words))
     }
 
     fn cpu(&self, place: &Place) -> io::Result<figures::Cpu> {
@@ -91,7 +109,7 @@ impl Source {
     }
 
     /// Of the whole berth, whoever asks.
-    fn load(&self) -> io::Result<String> {
+    fn load(&self) -> io::Result<([f64; 3], Tasks, u64)> {
         let now = now();
         let (tasks, made) = self.tasks(now);
         let cpu = self.cpu(&Place::default())?;
@@ -102,8 +120,7 @@ impl Source {
             throttled_periods: cpu.throttled_periods,
             period_usec: cpu.period_usec,
         };
-        let loads = self.state().averages.look(look);
-        Ok(loadavg::render(loads, tasks.running, tasks.threads, made))
+        Ok((self.state().averages.look(look), tasks, made))
     }
 
     /// A disk of loop is nobody else's.

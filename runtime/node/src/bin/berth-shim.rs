@@ -17,7 +17,10 @@ fn main() -> ExitCode {
                 return ExitCode::FAILURE;
             }
             // Standard error may be a pipe that nobody reads any more: that is no reason to fail, let alone to end.
-            tracing_subscriber::fmt().with_ansi(false).with_target(false).log_internal_errors(false).with_writer(io::stderr).init();
+            // Whatever a tenant asks of the emulated files, his requests are no lines of the node's log.
+            let filter = tracing_subscriber::EnvFilter::new("info,fuser=off");
+            let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_target(false);
+            log.log_internal_errors(false).with_writer(io::stderr).init();
             berth_node::shim::run()
         }
         Some(other) => {

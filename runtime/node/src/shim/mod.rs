@@ -3,8 +3,9 @@
 //! Started by the node as root with one message on its standard input ([`crate::link`]), it starts the container, becomes the
 //! berth's base id for good, and only then speaks to anybody. From there on it needs neither node nor server: it owns the user's
 //! listening socket ([`proxy`]), DNS ([`dns`]), the console log ([`console`]), and the end of PID 1 ([`life`]); nodes come and go
-//! ([`control`]). One thread (a second only waits for the disk when the spool of [`calls`] is synced), one failure domain: what a tenant
-//! does to his shim reaches his berth alone.
+//! ([`control`]). One thread for all of that, others where waiting is for the kernel only: for the disk when the spool of [`calls`] is
+//! synced, and for readers of the emulated files of `/proc` and `/sys` ([`emulate`]). One failure domain: what a tenant does to his shim
+//! reaches his berth alone.
 //!
 //! ```text
 //! Start ──► container::start ──► confine ──► Started ──► PID 1 ends ──► drain ──► exit record, Exited, exit 0
@@ -20,6 +21,7 @@ mod control;
 mod copy;
 mod dns;
 mod docker;
+mod emulate;
 mod http;
 mod inner;
 mod life;
@@ -49,14 +51,16 @@ use std::{
 
 use berth_protocol::{Idle, Ports};
 use berth_runtime::{
-    cgroup::Freezer,
+    cgroup::{Freezer, View},
     container::{self, Started},
     error::chain,
     fault, idmap,
     net::Link,
+    procfs::Source,
     undo::Undo,
 };
 use rustix::{
+    fs::{fstat, major, minor},
     io::{fcntl_dupfd_cloexec, ioctl_fionbio},
     process::{Resource, Rlimit, getrlimit, setrlimit},
     stdio::{dup2_stdin, dup2_stdout},
@@ -156,14 +160,14 @@ fn receive_start() -> io::Result<(OwnedFd, Start, Handed)> {
 }
 
 /// Starts the container and gives up every right. After an error nothing is left, or the error says what.
-fn start_berth(start: &Start, mounts: Vec<OwnedFd>) -> Result<(Started, Freezer), String> {
+fn start_berth(start: &Start, mounts: Vec<OwnedFd>) -> Result<(Started, Freezer, View), String> {
     let mut undo = Undo::new();
     let started = container::start(&start.bundle, mounts, &mut undo).and_then(|started| {
         raise_descriptor_limit();
-        let freezer = start.bundle.cgroup.freezer()?;
+        let (freezer, view) = (start.bundle.cgroup.freezer()?, start.bundle.cgroup.view()?);
         fault::point("confine the shim")?;
         container::confine(start.bundle.id_base)?;
-        Ok((started, freezer))
+        Ok((started, freezer, view))
     });
     match started {
         Ok(started) => {
@@ -186,7 +190,10 @@ fn connection_limit(wanted: u32) -> usize {
     usize::try_from(u64::from(wanted).min(descriptors.saturating_sub(OWN_DESCRIPTORS) / 4).max(1)).unwrap_or(usize::MAX)
 }
 
-fn live(node: OwnedFd, start: Start, handed: Handed, (started, freezer): (Started, Freezer)) -> io::Result<()> {
+fn live(node: OwnedFd, start: Start, handed: Handed, (mut started, freezer, view): (Started, Freezer, View)) -> io::Result<()> {
+    // First: what the berth does now may wait for it.
+    let disk = fstat(&started.disk).map(|disk| (major(disk.st_dev), minor(disk.st_dev))).ok();
+    emulate::start(started.emulated.take(), started.heard.take(), Source::new(view, disk, started.booted));
     for socket in [node.as_fd(), handed.user.as_fd(), handed.control.as_fd(), started.console.as_fd(), started.channel.as_fd()] {
         ioctl_fionbio(socket, true)?;
     }

@@ -9,11 +9,11 @@ use std::{
 use berth_protocol::Check;
 use berth_runtime::error::chain;
 
-use super::{Scratch, failed, first_line, ok};
+use super::{Scratch, failed, first_line, ok, warning};
 use crate::daemon::host::Host;
 
 pub(super) fn checks(host: &Host) -> Vec<Check> {
-    vec![release(), user_namespaces(), overlay(host), id_mapped(host), control_groups(host), loop_devices()]
+    vec![release(), user_namespaces(), overlay(host), id_mapped(host), control_groups(host), loop_devices(), fuse()]
 }
 
 /// Id-mapped overlay layers came with 5.19.
@@ -145,5 +145,17 @@ fn loop_devices() -> Check {
         Ok(output) if output.status.success() => ok("loop devices", format!("{} is free", String::from_utf8_lossy(&output.stdout).trim())),
         Ok(output) => failed("loop devices", first_line(&output.stderr), "modprobe loop"),
         Err(error) => failed("loop devices", format!("losetup: {error}"), "apt-get install util-linux mount"),
+    }
+}
+
+/// Berths start without it, and their `/proc` shows the host's figures then.
+fn fuse() -> Check {
+    match fs::OpenOptions::new().read(true).write(true).open("/dev/fuse") {
+        Ok(_) => ok("fuse", "/proc of a berth shows its quota"),
+        Err(error) => warning(
+            "fuse",
+            format!("/dev/fuse: {error}: free, top and the like show this host's figures inside berths"),
+            "modprobe fuse, then restart the berths",
+        ),
     }
 }
