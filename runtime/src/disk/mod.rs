@@ -206,10 +206,11 @@ impl Mounted {
         }
     }
 
-    /// Gives what the berth deleted back to the host; returns the bytes trimmed. Blocks for as long as the host's disk needs.
-    pub fn trim(&self) -> Result<u64> {
+    /// Gives what the berth deleted back to the host, part after part for as long as `go_on` says; returns the bytes trimmed. Blocks while
+    /// the host's disk works.
+    pub fn trim(&self, go_on: impl FnMut() -> bool) -> Result<u64> {
         match self {
-            Self::Loop(disk) => disk.trim(),
+            Self::Loop(disk) => disk.trim(go_on),
             Self::Directory(_) => Ok(0),
         }
     }

@@ -103,9 +103,10 @@ pub fn follow_size(device: BorrowedFd<'_>) -> io::Result<()> {
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Gives the free blocks of the file system below `dir` back to its device; returns the bytes.
-pub fn trim(dir: BorrowedFd<'_>) -> io::Result<u64> {
-    let mut range = TrimRange { start: 0, len: u64::MAX, minlen: 0 };
+/// Gives the free blocks of the file system below `dir` back to its device, those between the bytes `start` and `start + len`; returns
+/// the bytes. Errors: `EINVAL` where the file system has no block there.
+pub fn trim(dir: BorrowedFd<'_>, start: u64, len: u64) -> io::Result<u64> {
+    let mut range = TrimRange { start, len, minlen: 0 };
     // SAFETY: `range` has the layout of struct fstrim_range (linux/fs.h) and lives across the call, which writes to it.
     let done = unsafe { libc::ioctl(dir.as_raw_fd(), FITRIM as _, &mut range) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(range.len) }

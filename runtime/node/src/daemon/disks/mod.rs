@@ -15,7 +15,7 @@ use std::{
     os::fd::OwnedFd,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use berth_protocol::{BerthId, DiskUsage, Limits};
@@ -42,6 +42,9 @@ const TIGHT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 const LITTLE: u64 = 64 * MIB;
 /// So much deleted inside goes back to the host at once: while room is short, and otherwise.
 const TRIM: (u64, u64) = (8 * MIB, 128 * MIB);
+
+/// For a trim that somebody waits for.
+const AT_STOP: Duration = Duration::from_secs(3);
 
 /// The disk's part of a berth's limits.
 pub(crate) fn limit(limits: &Limits) -> Limit {
@@ -205,8 +208,12 @@ impl Disks {
         }
     }
 
-    /// Gives what it deleted back to the host, all of it, or nothing where that is little. Blocking.
+    /// Gives what it deleted back to the host, until the berth ends. Blocking.
     pub(crate) fn trim(&self, id: BerthId) {
+        self.trim_while(id, || self.is_attached(id));
+    }
+
+    fn trim_while(&self, id: BerthId, go_on: impl FnMut() -> bool) {
         let mounted = {
             let mut entries = self.entries();
             let Some(entry) = entries.get_mut(&id).filter(|entry| !entry.trimming) else { return };
@@ -214,7 +221,7 @@ impl Disks {
             entry.trimming = true;
             Arc::clone(mounted)
         };
-        match mounted.trim() {
+        match mounted.trim(go_on) {
             Ok(bytes) => tracing::debug!(%id, bytes, "trimmed"),
             Err(error) => tracing::warn!(%id, error = chain(&error), "not trimmed"),
         }
@@ -231,7 +238,8 @@ impl Disks {
     pub(crate) fn trim_at_stop(&self, id: BerthId) {
         let Some(space) = self.space(id) else { return };
         if self.entries().get(&id).is_some_and(|entry| entry.is_worth_a_trim(&space, TRIM.0)) {
-            self.trim(id);
+            let end = Instant::now() + AT_STOP;
+            self.trim_while(id, || Instant::now() < end);
         }
     }
 
