@@ -145,6 +145,8 @@ fn a_full_host_disk_during_create_is_undone() {
 fn a_full_disk_under_the_records_is_told_and_undone() {
     let host = Host::start();
     let a = host.user("a");
+    // What the first berth leaves belongs to the instance.
+    host.assign(&a, &["--no-start"]).delete().ok();
     let node = host.state_dir.join("node");
     host.stop_node();
     let kept = host.slot.dir.join("node.kept");

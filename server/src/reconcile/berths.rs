@@ -164,6 +164,8 @@ async fn fail(reconciler: &Reconciler, berth: &Berth, error: &crate::node_client
     tracing::warn!(user = %berth.user, berth = %berth.id, error = chain(error), "the node cannot do what is wanted");
     // A create that failed was undone by the node; then there is nothing to keep here either.
     let left = match reconciler.node.berth(&berth.user).await {
+        // A record that cannot be read tells no limits.
+        Ok(Some(status)) if status.conditions.iter().any(|c| c.kind == "RecordCorrupt") => Left::Unknown,
         Ok(left) => left.filter(|status| status.id == berth.id).map_or(Left::Nothing, |status| Left::Limits(status.limits)),
         Err(_) => Left::Unknown,
     };

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     process::{Command, Stdio},
 };
 
@@ -141,6 +141,11 @@ fn kill_file(host: &Host) -> Result<(), String> {
 }
 
 fn loop_devices() -> Check {
+    // Without it losetup looks through what is in /dev, and finds what nobody can attach to.
+    const CONTROL: &str = "/dev/loop-control";
+    if fs::metadata(CONTROL).map_or(0, |m| m.rdev()) != rustix::fs::makedev(10, 237) {
+        return failed("loop devices", format!("{CONTROL} is not the loop driver's: no loop device can be attached"), "modprobe loop");
+    }
     match Command::new("losetup").arg("--find").output() {
         Ok(output) if output.status.success() => ok("loop devices", format!("{} is free", String::from_utf8_lossy(&output.stdout).trim())),
         Ok(output) => failed("loop devices", first_line(&output.stderr), "modprobe loop"),
