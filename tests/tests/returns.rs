@@ -14,6 +14,7 @@ use berth_tests::{
     image, programs,
     snapshot::{Scope, Snapshot},
     until,
+    wait::within,
 };
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -54,14 +55,16 @@ fn with_witness(berth: &Berth<'_>) {
             "--restart",
             "always",
             "-v",
-            "v:/v",
+            "witness:/v",
             BUSYBOX,
             "sh",
             "-c",
             script,
         ])
         .ok();
-    until("the witness began", SOON, || (told(berth) == ["began"]).then_some(()));
+    let began = within(SOON, || (told(berth) == ["began"]).then_some(()));
+    let says = || (berth.docker(&["ps", "-a"]).output(), berth.docker(&["exec", "witness", "cat", "/v/told"]).output());
+    assert!(began.is_some(), "the witness did not begin: {:?}", says());
 }
 
 fn told(berth: &Berth<'_>) -> Vec<String> {
