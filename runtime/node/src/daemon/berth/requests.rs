@@ -247,7 +247,8 @@ impl Owner {
             _ => self.settled().await?,
         }
         self.intend(Intent::Stopped).await?;
-        for kind in ["StartFailed", "ShimDied", "Exited", "DockerNotReady"] {
+        self.stay_down();
+        for kind in ["StartFailed", "ShimDied", "Exited", "DockerNotReady", "Restarted"] {
             self.clear(kind);
         }
         if matches!(self.life, Life::Running(_)) {

@@ -95,6 +95,12 @@ impl Owner {
         self.fell = Some(why.to_owned());
     }
 
+    /// Somebody wants it stopped: what fell is forgotten.
+    pub(super) fn stay_down(&mut self) {
+        (self.due, self.fell) = (None, None);
+        self.back_off.reset();
+    }
+
     /// A start failed: one that is meant to run is tried again.
     pub(super) fn try_again(&mut self) {
         if self.is_wanted() {
@@ -118,7 +124,7 @@ impl Owner {
     /// Told once it runs again; an ordinary start or stop takes it back.
     pub(super) fn tell_fall(&mut self) {
         if let Some(why) = self.fell.take() {
-            self.condition("Restarted", format!("{why}, and it was started again by itself"));
+            self.condition("Restarted", format!("{why}, and it was started again"));
         }
     }
 
