@@ -232,6 +232,11 @@ impl Bench {
                     _ => "stopped",
                 },
             };
+            let conditions = status.as_ref().map(|status| status["conditions"].to_string()).unwrap_or_default();
+            if conditions.contains("DeleteFailed") || conditions.contains("UndoFailed") {
+                // Partly taken away, and said so: asking again has to end it.
+                return Some(());
+            }
             let now = Snapshot::take(&self.scope).of_any_run();
             let nearest = self.known[state].iter().map(|known| now.since(known)).min_by_key(|difference| difference.0.len());
             last = (status.clone(), nearest.unwrap_or_default());
@@ -304,6 +309,9 @@ impl Bench {
             Blow::Error => "error",
             _ => "halt",
         };
+        if matches!(operation.ask, Ask::Stop | Ask::Delete) {
+            self.await_trap();
+        }
         self.fault.arm(mode, step);
         let answer = self.asking(operation.ask);
         let mut told = None;
