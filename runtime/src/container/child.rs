@@ -33,25 +33,29 @@ use crate::{
 /// Descriptor of the channel to the shim in berth-init.
 const CHANNEL: i32 = 3;
 
+/// What PID 1 is made with.
+pub(super) struct Parts {
+    pub(super) init: OwnedFd,
+    pub(super) console: OwnedFd,
+    pub(super) channel: OwnedFd,
+    pub(super) disk: OwnedFd,
+    /// The mount of the emulated files.
+    pub(super) emulated: Option<OwnedFd>,
+}
+
 /// Returns only when it failed.
-pub(super) fn run(bundle: &Bundle, socket: BorrowedFd<'_>, init: OwnedFd, console: OwnedFd, channel: OwnedFd, disk: OwnedFd) -> Error {
-    match prepare(bundle, socket, init, console, channel, disk) {
+pub(super) fn run(bundle: &Bundle, socket: BorrowedFd<'_>, parts: Parts) -> Error {
+    match prepare(bundle, socket, parts) {
         Ok(never) => match never {},
         Err(error) => error,
     }
 }
 
-fn prepare(
-    bundle: &Bundle,
-    socket: BorrowedFd<'_>,
-    init: OwnedFd,
-    console: OwnedFd,
-    channel: OwnedFd,
-    disk: OwnedFd,
-) -> Result<Infallible> {
+fn prepare(bundle: &Bundle, socket: BorrowedFd<'_>, parts: Parts) -> Result<Infallible> {
+    let Parts { init, console, channel, disk, emulated } = parts;
     let host_name = bundle.spec.hostname().as_deref().unwrap_or("berth");
     nix::unistd::sethostname(host_name).step("set", "the host name")?;
-    rootfs::enter(&bundle.contents())?;
+    rootfs::enter(&bundle.contents(), emulated)?;
     let root = open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).step("open", "/")?;
 
     setsid().step("start", "a session")?;
@@ -76,7 +80,10 @@ fn prepare(
     berth_sys::descriptor::replace(CHANNEL, channel).step("place", "the channel")?;
     berth_sys::descriptor::close_on_exec_from(CHANNEL as u32 + 1).step("close", "descriptors")?;
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).step("clear", "the signal mask")?;
-    let done = seccomp::confine_berth().and_then(|()| {
+    let done = seccomp::confine_berth_heard().and_then(|listener| {
+        if let Some(listener) = listener {
+            send(failures.as_fd(), &FromChild::Heard, &[listener.as_fd()])?;
+        }
         let argv: Vec<&std::ffi::CStr> = argv.iter().map(CString::as_c_str).collect();
         let env: Vec<&std::ffi::CStr> = env.iter().map(CString::as_c_str).collect();
         execveat(init.as_fd(), c"", &argv, &env, AtFlags::AT_EMPTY_PATH).step("execute", "berth-init")

@@ -14,16 +14,29 @@ pub(super) enum ToChild {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum FromChild {
-    /// The user namespace is there; its maps are to be written.
-    NeedMaps,
-    /// All other namespaces are there; time offsets and the link are to be set.
+    /// All namespaces are there; time offsets and the link are to be set.
     NeedHost,
-    /// PID 1 was made: its pid in the host's pid namespace.
+    /// PID 1 was made: its pid in the host's pid namespace. With a descriptor, where there is one: the device of the emulated files.
     Cloned {
         pid: u32,
     },
     /// PID 1 stands before exec. With descriptors: root (`O_PATH`), disk.
     Ready,
+    /// Next PID 1 executes. With a descriptor: the listener of its system calls.
+    Heard,
+    Failed {
+        detail: String,
+    },
+}
+
+/// Between the stage and the child that makes the root; [`Go`](FromMaker::Go) is the stage's.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum FromMaker {
+    /// The user namespace is there; its maps are to be written.
+    NeedMaps,
+    Go,
+    /// With a descriptor: the root, a detached tree of mounts.
+    Made,
     Failed {
         detail: String,
     },

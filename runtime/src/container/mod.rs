@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! caller (freshly executed, single-threaded, host root: the shim)
-//!   │ start(): cgroups, disk, then executes itself as `stage` ──► stage: private mount namespace with what comes from the host,
-//!   │                                                             user namespace created with euid = base, all other namespaces
-//!   │ writes id maps, moves the veth in, opens DNS sockets       │ clone(CLONE_PARENT | NEWPID)
+//!   │ start(): cgroups, disk, then executes itself as `stage` ──► stage: private mount namespace with what comes from the host;
+//!   │                                                             a child makes user namespace (euid = base) and root, and ends;
+//!   │                                                             host mounts onto the root, then all other namespaces
+//!   │ sets clocks, moves the veth in, opens DNS sockets          │ clone(CLONE_PARENT | NEWPID)
 //!   └──────────── parent of ────────────────────────────────────► PID 1: mounts, pivot_root, seccomp, berth-init from a memfd
 //! ```
 //!
@@ -15,6 +16,7 @@ mod confine;
 mod enter;
 mod message;
 mod signal;
+mod spawn;
 mod stage;
 mod start;
 mod sweep;
@@ -36,7 +38,7 @@ pub use stage::stage;
 pub use start::start;
 pub use sweep::sweep;
 
-use crate::{cgroup, net, rootfs};
+use crate::{cgroup, disk, net, rootfs, seccomp::Listener};
 
 /// Everything needed to start one container; pure data.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -47,8 +49,10 @@ pub struct Bundle {
     pub spec: Spec,
     /// First host id of the container's 65536.
     pub id_base: u32,
-    /// The ext4 image file that holds everything the container writes.
-    pub disk: PathBuf,
+    /// Holds everything the container writes.
+    pub disk: disk::Disk,
+    /// What of it the container may take, from its first instant.
+    pub room: disk::Room,
     pub cgroup: cgroup::Group,
     pub limits: cgroup::Limits,
     pub net: net::Link,
@@ -75,7 +79,7 @@ impl Bundle {
             runc: self.runc.as_deref(),
             shares: &self.shares,
             address: self.net.address,
-            v1: self.cgroup.hierarchy.v1.iter().map(|v1| (v1.options.as_str(), v1.mount.as_path())).collect(),
+            v1: self.cgroup.inner_v1(&self.limits).map(|v1| (v1.options.as_str(), v1.mount.as_path())).collect(),
         }
     }
 }
@@ -99,4 +103,10 @@ pub struct Started {
     pub dns_tcp: TcpListener,
     /// The way to what listens at the container's 127.0.0.1 only.
     pub loopback: net::Loopback,
+    /// The FUSE device of the emulated files of `/proc` and `/sys`, not served yet; `None` where the kernel has no FUSE.
+    pub emulated: Option<OwnedFd>,
+    /// Calls of sysinfo(2) of everything in the container wait here; `None` where the kernel answers them.
+    pub heard: Option<Listener>,
+    /// Seconds from the host's boot to the container's.
+    pub booted: u64,
 }

@@ -1,20 +1,29 @@
 //! The stage: a freshly executed single-threaded child that prepares, as host root, what comes from the host, then gives its rights up
 //! step by step until PID 1 is cloned from it.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::{
+    fs::File,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
 
 use berth_sys::process::{CLONE_NEWPID, CLONE_PARENT, Side, clone_process, exit_now};
 use nix::{
-    sched::{CloneFlags, unshare},
-    sys::{prctl, signal::Signal},
-    unistd::{Gid, Uid, setgroups, setresgid, setresuid},
+    sched::{CloneFlags, setns, unshare},
+    sys::{prctl, signal::Signal, wait::waitpid},
+    unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid},
+};
+use rustix::{
+    fs::fstat,
+    net::{AddressFamily, SocketFlags, SocketType, socketpair},
 };
 
 use super::{
-    Bundle, child,
-    message::{FromChild, ToChild, receive, send},
+    Bundle,
+    child::{self, Parts},
+    message::{FromChild, FromMaker, ToChild, receive, send},
 };
 use crate::{
+    cgroup::Device,
     disk,
     error::{Error, Result, Step, chain},
     fault, idmap, net, rootfs,
@@ -49,13 +58,20 @@ fn run(socket: BorrowedFd<'_>) -> Result<()> {
     fault::point("make the stage's mounts")?;
     let userns = idmap::namespace(bundle.id_base)?;
     unshare(CloneFlags::CLONE_NEWNS).step("make", "a mount namespace")?;
-    let disk = rootfs::stage(&bundle.contents(), disk::mount(&bundle.disk, userns.as_fd())?, fds.collect(), userns.as_fd())?;
+    let disk = disk::mount(&bundle.disk, bundle.room, userns.as_fd())?;
+    // Its loop device is known only now, and the host's files will soon be out of sight; still nothing of the container runs.
+    let device = Device::loop_device(fstat(&disk).step("look at", "the disk")?.st_dev);
+    bundle.cgroup.limit_io(&bundle.limits.io, device)?;
+    let disk = rootfs::stage(&bundle.contents(), disk, fds.collect(), userns.as_fd())?;
     drop(userns);
-
-    become_owner(bundle.id_base)?;
     fault::point("make the user namespace")?;
-    unshare(CloneFlags::CLONE_NEWUSER).step("make", "a user namespace")?;
-    ask(socket, &FromChild::NeedMaps)?;
+    let (tree, userns) = root_tree(&bundle)?;
+    rootfs::furnish(&bundle.contents(), tree.as_fd())?;
+    drop(tree);
+
+    setns(&userns, CloneFlags::CLONE_NEWUSER).step("enter", "the user namespace")?;
+    drop(userns);
+    become_user(0)?;
     fault::point("make namespaces")?;
     // All mounts of the stage are inherited here, and locked: the new mount namespace belongs to a lesser user namespace.
     unshare(
@@ -69,26 +85,98 @@ fn run(socket: BorrowedFd<'_>) -> Result<()> {
     .step("make", "namespaces")?;
     ask(socket, &FromChild::NeedHost)?;
     net::link::configure_inner(bundle.net.address)?;
+    // Before there is a pid namespace: its requests carry pids as the host sees them.
+    let (device, mount) = match rootfs::mount_emulated() {
+        Ok(made) => Some(made).unzip(),
+        Err(error) => {
+            eprintln!("berth: /proc and /sys show the host's figures inside: {}", chain(&error));
+            (None, None)
+        }
+    };
     fault::point("clone PID 1")?;
-    clone_init(&bundle, socket, init, console, channel, disk)
+    clone_init(&bundle, socket, Parts { init, console, channel, disk, emulated: mount }, device)
 }
 
-/// The owner of the user namespace must be the container's own base id: namespaces owned by root share root's inotify instances, keys,
-/// message queues and locked memory (I08).
-fn become_owner(base: u32) -> Result<()> {
-    setgroups(&[]).step("drop", "supplementary groups")?;
-    let (uid, gid) = (Uid::from_raw(base), Gid::from_raw(base));
-    setresgid(gid, gid, gid).step("become", "the base group")?;
-    setresuid(uid, uid, uid).step("become", "the base user")?;
-    // The change of ids cleared it (prctl(2)); the shim's death must still be ours.
-    prctl::set_pdeathsig(Signal::SIGKILL).step("follow", "the shim's death")
-}
-
-fn clone_init(bundle: &Bundle, socket: BorrowedFd<'_>, init: OwnedFd, console: OwnedFd, channel: OwnedFd, disk: OwnedFd) -> Result<()> {
-    match clone_process(CLONE_NEWPID | CLONE_PARENT).step("clone", "PID 1")? {
-        Side::Parent(pid) => send(socket, &FromChild::Cloned { pid }, &[]),
+/// The container's root as a detached tree, and its user namespace: both made by a child that is root there and ends.
+fn root_tree(bundle: &Bundle) -> Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).step("make", "a socket pair")?;
+    let child = match clone_process(0).step("clone", "the maker of the root")? {
+        Side::Parent(pid) => pid,
         Side::Child => {
-            let error = child::run(bundle, socket, init, console, channel, disk);
+            drop(ours);
+            let status = make_root(bundle, theirs.as_fd()).map_or_else(
+                |error| {
+                    let _ = send(theirs.as_fd(), &FromMaker::Failed { detail: chain(&error) }, &[]);
+                    1
+                },
+                |()| 0,
+            );
+            exit_now(status)
+        }
+    };
+    drop(theirs);
+    let made = serve_maker(bundle, child, ours.as_fd());
+    // Closed first: a child that still waits for an answer then ends.
+    drop(ours);
+    let ended = waitpid(Pid::from_raw(child as i32), None).step("await", "the maker of the root");
+    made.and_then(|made| ended.map(|_| made))
+}
+
+fn serve_maker(bundle: &Bundle, child: u32, socket: BorrowedFd<'_>) -> Result<(OwnedFd, OwnedFd)> {
+    let (FromMaker::NeedMaps, _) = expect_maker(socket)? else { return Err(Error::Child { detail: "no namespace came first".into() }) };
+    fault::point("write id maps")?;
+    idmap::write_maps(child, bundle.id_base)?;
+    let path = format!("/proc/{child}/ns/user");
+    let userns = File::open(&path).step("open", path)?;
+    send(socket, &FromMaker::Go, &[])?;
+    match expect_maker(socket)? {
+        (FromMaker::Made, fds) => {
+            let tree = fds.into_iter().next().ok_or_else(|| Error::Child { detail: "no root came".into() })?;
+            Ok((tree, userns.into()))
+        }
+        (message, _) => Err(Error::Child { detail: format!("it said {message:?} out of turn") }),
+    }
+}
+
+fn expect_maker(socket: BorrowedFd<'_>) -> Result<(FromMaker, Vec<OwnedFd>)> {
+    match receive(socket)? {
+        (FromMaker::Failed { detail }, _) => Err(Error::Child { detail }),
+        message => Ok(message),
+    }
+}
+
+fn make_root(bundle: &Bundle, socket: BorrowedFd<'_>) -> Result<()> {
+    // The owner of the user namespace must be the container's own base id: namespaces owned by root share root's inotify instances, keys,
+    // message queues and locked memory (I08).
+    become_user(bundle.id_base)?;
+    unshare(CloneFlags::CLONE_NEWUSER).step("make", "a user namespace")?;
+    send(socket, &FromMaker::NeedMaps, &[])?;
+    let (FromMaker::Go, _) = expect_maker(socket)? else { return Err(Error::Invalid("something came instead of go".into())) };
+    unshare(CloneFlags::CLONE_NEWNS).step("make", "a mount namespace")?;
+    let tree = rootfs::lay(&bundle.contents())?;
+    send(socket, &FromMaker::Made, &[tree.as_fd()])
+}
+
+/// Becomes one user and his group, as the caller's user namespace has them, with no other group.
+fn become_user(id: u32) -> Result<()> {
+    setgroups(&[]).step("drop", "supplementary groups")?;
+    let (uid, gid) = (Uid::from_raw(id), Gid::from_raw(id));
+    setresgid(gid, gid, gid).step("become group", id)?;
+    setresuid(uid, uid, uid).step("become user", id)?;
+    // The change of ids cleared it (prctl(2)); the death of who made this process must still be its own.
+    prctl::set_pdeathsig(Signal::SIGKILL).step("follow", "the maker's death")
+}
+
+fn clone_init(bundle: &Bundle, socket: BorrowedFd<'_>, parts: Parts, emulated: Option<OwnedFd>) -> Result<()> {
+    match clone_process(CLONE_NEWPID | CLONE_PARENT).step("clone", "PID 1")? {
+        Side::Parent(pid) => {
+            let device: Vec<BorrowedFd<'_>> = emulated.iter().map(AsFd::as_fd).collect();
+            send(socket, &FromChild::Cloned { pid }, &device)
+        }
+        Side::Child => {
+            drop(emulated);
+            let error = child::run(bundle, socket, parts);
             let _ = send(socket, &FromChild::Failed { detail: chain(&error) }, &[]);
             exit_now(1)
         }

@@ -4,7 +4,6 @@ use std::{
     net::{TcpListener, UdpSocket},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
-    process::{Child, Command, Stdio},
     time::Duration,
 };
 
@@ -19,11 +18,13 @@ use rustix::{
 use super::{
     Bundle, Started,
     message::{FromChild, ToChild, receive, send},
+    spawn::Stage,
 };
 use crate::{
     cgroup::Part,
     error::{Error, Result, Step},
-    fault, idmap, net,
+    fault, net,
+    seccomp::Listener,
     undo::Undo,
 };
 
@@ -50,21 +51,13 @@ pub fn start(bundle: &Bundle, mounts: Vec<OwnedFd>, undo: &mut Undo) -> Result<S
     let group = bundle.cgroup.clone();
     let stage = undo.step(
         "start the stage",
-        || {
-            Command::new("/proc/self/exe")
-                .arg("stage")
-                .env_clear()
-                .envs(fault_variable())
-                .stdin(Stdio::from(theirs))
-                .spawn()
-                .step("execute", "the stage")
-        },
+        || Stage::spawn(&bundle.cgroup, theirs),
         move || {
             group.kill(Part::Payload)?;
             group.wait_empty(Part::Payload, Duration::from_secs(10))
         },
     )?;
-    bundle.cgroup.join(Part::Payload, stage.id())?;
+    bundle.cgroup.join_v1(Part::Payload, stage.id())?;
     let fds: Vec<BorrowedFd<'_>> = [&init, &init_console, &init_channel].into_iter().chain(&mounts).map(AsFd::as_fd).collect();
     send(ours.as_fd(), &ToChild::Bundle(Box::new(bundle.clone())), &fds)?;
     drop((init_console, init_channel, init, mounts));
@@ -80,6 +73,9 @@ pub fn start(bundle: &Bundle, mounts: Vec<OwnedFd>, undo: &mut Undo) -> Result<S
         dns_udp: made.dns_udp,
         dns_tcp: made.dns_tcp,
         loopback: made.loopback,
+        emulated: made.emulated,
+        heard: made.heard,
+        booted: made.booted,
     })
 }
 
@@ -91,29 +87,26 @@ struct Made {
     dns_udp: UdpSocket,
     dns_tcp: TcpListener,
     loopback: net::Loopback,
+    emulated: Option<OwnedFd>,
+    heard: Option<Listener>,
+    booted: u64,
 }
 
 /// Does for the children what only host root may do, in the order in which they ask.
-fn serve_stage(bundle: &Bundle, undo: &mut Undo, mut stage: Child, socket: BorrowedFd<'_>) -> Result<Made> {
-    expect(socket, |m| matches!(m, FromChild::NeedMaps))?;
-    fault::point("write id maps")?;
-    idmap::write_maps(stage.id(), bundle.id_base)?;
-    send(socket, &ToChild::Go, &[])?;
-
+fn serve_stage(bundle: &Bundle, undo: &mut Undo, stage: Stage, socket: BorrowedFd<'_>) -> Result<Made> {
     expect(socket, |m| matches!(m, FromChild::NeedHost))?;
-    start_clock(stage.id())?;
+    let booted = start_clock(stage.id())?;
     let name = bundle.net.name.clone();
     undo.step("make the link", || net::link::create(&bundle.net, stage.id()), move || net::link::delete(&name))?;
     send(socket, &ToChild::Go, &[])?;
 
-    let (message, _) = expect(socket, |m| matches!(m, FromChild::Cloned { .. }))?;
-    let FromChild::Cloned { pid } = message else { return Err(Error::Child { detail: "no pid came".into() }) };
+    let ((pid, emulated), fds) = cloned_and_ready(socket)?;
+    let emulated = emulated.into_iter().next();
     let raw = Pid::from_raw(pid as i32).ok_or_else(|| Error::Child { detail: "pid 0 came".into() })?;
     // PID 1 is our own child (CLONE_PARENT) and not yet reaped: the number cannot have been given to another process.
     let pidfd = pidfd_open(raw, PidfdFlags::empty()).step("open", format!("process {pid}"))?;
-    stage.wait().step("await", "the stage")?;
+    stage.wait()?;
 
-    let (_, fds) = expect(socket, |m| matches!(m, FromChild::Ready))?;
     let mut fds = fds.into_iter();
     let (Some(root), Some(disk)) = (fds.next(), fds.next()) else {
         return Err(Error::Child { detail: "no descriptors of root and disk came".into() });
@@ -127,9 +120,32 @@ fn serve_stage(bundle: &Bundle, undo: &mut Undo, mut stage: Child, socket: Borro
     fault::point("let PID 1 go")?;
     send(socket, &ToChild::Go, &[])?;
     // The pair closes on a successful exec; a word before that is a failure.
-    match receive::<FromChild>(socket) {
+    let mut heard = None;
+    let last = match receive::<FromChild>(socket) {
+        Ok((FromChild::Heard, fds)) => {
+            heard = fds.into_iter().next().map(Listener::new);
+            receive::<FromChild>(socket)
+        }
+        other => other,
+    };
+    match last {
         Ok((FromChild::Failed { detail }, _)) => Err(Error::Child { detail }),
-        _ => Ok(Made { pid, pidfd, root, disk, dns_udp, dns_tcp, loopback }),
+        _ => Ok(Made { pid, pidfd, root, disk, dns_udp, dns_tcp, loopback, emulated, heard, booted }),
+    }
+}
+
+/// PID 1 runs before the stage has told its pid: either word may be the first. Each comes with its descriptors.
+fn cloned_and_ready(socket: BorrowedFd<'_>) -> Result<((u32, Vec<OwnedFd>), Vec<OwnedFd>)> {
+    let (mut cloned, mut ready) = (None, None);
+    loop {
+        match (cloned, ready) {
+            (Some(cloned), Some(ready)) => return Ok((cloned, ready)),
+            waiting => (cloned, ready) = waiting,
+        }
+        match expect(socket, |m| matches!(m, FromChild::Cloned { .. } | FromChild::Ready))? {
+            (FromChild::Cloned { pid }, fds) => cloned = Some((pid, fds)),
+            (_, fds) => ready = Some(fds),
+        }
     }
 }
 
@@ -141,13 +157,15 @@ fn expect(socket: BorrowedFd<'_>, wanted: impl Fn(&FromChild) -> bool) -> Result
     }
 }
 
-/// Sets the container's clocks to zero: uptime counts from its start (P01). time_namespaces(7): the offset is what is added.
-fn start_clock(pid: u32) -> Result<()> {
+/// Sets the container's clocks to zero: uptime counts from its start (P01). time_namespaces(7): the offset is what is added. Returns the
+/// seconds from the host's boot to then.
+fn start_clock(pid: u32) -> Result<u64> {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let monotonic = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let path = format!("/proc/{pid}/timens_offsets");
     let text = format!("monotonic {} 0\nboottime {} 0\n", -monotonic.tv_sec, -now.tv_sec);
-    std::fs::write(&path, text).step("write", path)
+    std::fs::write(&path, text).step("write", path)?;
+    Ok(now.tv_sec.max(0).cast_unsigned())
 }
 
 /// Runs `work` in the network namespace of `pid` and comes back, also after an error.
@@ -172,8 +190,4 @@ fn sealed_program(path: &Path) -> Result<OwnedFd> {
     copy.rewind().step("copy", path.display())?;
     fcntl_add_seals(&copy, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL).step("seal", path.display())?;
     Ok(copy.into())
-}
-
-fn fault_variable() -> Option<(&'static str, std::ffi::OsString)> {
-    std::env::var_os(fault::VARIABLE).map(|file| (fault::VARIABLE, file))
 }

@@ -1,16 +1,20 @@
-//! The container's mounts, in two halves.
+//! The container's mounts, by four hands.
 //!
 //! [`stage`], as host root in a private mount namespace: everything that comes from the host is attached to a small tmpfs tree, with its
-//! final flags, and that tree becomes the root; the host's own mounts are gone. When the container's mount namespace is then made in a
-//! lesser user namespace, those mounts are inherited locked. [`enter`], as the container's root: clones of them and new mounts make the
-//! real root, every target resolved inside it, because the tenant decides what is a symlink there.
+//! final flags, and that tree becomes the root; the host's own mounts are gone. [`lay`], as the container's root in a child: the overlay.
+//! [`furnish`], as host root again: clones of what came from the host, on the overlay. When the container's mount namespace is then made
+//! in a lesser user namespace, it inherits the tree with all mounts in it locked: neither their flags nor they themselves can be taken
+//! off (`MNT_LOCKED`). [`enter`], as the container's root: the mounts of its own namespaces, and pivot_root.
 //!
-//! Flags and id maps of what [`enter`] attaches stay locked; that it cannot be unmounted is not promised: clones made inside are not
-//! `MNT_LOCKED`. What lies below is the image's own, so a tenant who takes one off fools himself only.
+//! Every place in the overlay is resolved inside it, because the tenant decides what is a symlink there.
+//! The price of the locks: a bind that is not recursive, or an overlay, of a directory above such a mount is refused (EINVAL).
 
+mod emulated;
 mod enter;
+mod lay;
 mod share;
 mod stage;
+mod target;
 mod wrapper;
 
 use std::{
@@ -22,6 +26,7 @@ use std::{
 use nix::mount::{MntFlags, umount2};
 use oci_spec::runtime::{Mount, Spec};
 use rustix::{
+    fs::CWD,
     mount::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
         open_tree,
@@ -29,9 +34,11 @@ use rustix::{
     process::{chdir, pivot_root},
 };
 
+pub(crate) use emulated::mount_emulated;
 pub(crate) use enter::enter;
+pub(crate) use lay::lay;
 pub use share::{MOUNTS_OF_A_SHARE, Share};
-pub(crate) use stage::stage;
+pub(crate) use stage::{furnish, stage};
 pub use wrapper::{install_wrapper, remove_wrapper};
 
 use crate::error::{Result, Step};
@@ -73,6 +80,10 @@ fn replace_root() -> Result<()> {
     chdir("/").step("enter", "/")
 }
 
+fn hard() -> MountAttrFlags {
+    MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC
+}
+
 fn hard_but_dev() -> MountAttrFlags {
     MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC
 }
@@ -98,4 +109,10 @@ fn new_mount_with(kind: &str, options: &[(&str, &str)], flags: &[&str], attribut
 fn clone_tree(dir: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     open_tree(dir, path, flags).step("clone the mount at", path.display())
+}
+
+/// The same with all that is mounted below: of the clone, only the top is not locked where the mounts below are.
+fn clone_all(path: &Path) -> Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    open_tree(CWD, path, flags).step("clone the mounts at", path.display())
 }

@@ -12,9 +12,8 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    clone_tree,
-    enter::{attach, attach_to, existing_directory, inside},
-    new_mount,
+    clone_tree, new_mount,
+    target::{attach, inside, make_directory},
 };
 use crate::error::{Error, Result, Step, chain};
 
@@ -32,6 +31,8 @@ pub const MOUNTS_OF_A_SHARE: usize = 3;
 /// Below this, `<n>/own` and `<n>/root` are the second and third mount of the n-th share, for inner containers that run as the user.
 const AS_USER: &str = "run/berth/as-user";
 const COVER: &str = "cover";
+/// The mounts of a share beside its own place.
+const ROLES: [(usize, &str); 2] = [(1, "own"), (2, "root")];
 
 fn slot(index: usize, which: usize) -> String {
     format!("share{index}.{which}")
@@ -60,42 +61,53 @@ fn cover() -> Result<OwnedFd> {
     Ok(cover)
 }
 
-/// Attaches clones of what the stage holds. What a tenant's own files keep from its place is said and left out: the berth starts.
-pub(super) fn enter(shares: &[Share], root: BorrowedFd<'_>) -> Result<()> {
+/// Makes the directories for the shares, as far as the tenant's own files let it: what is missing is said when they are attached.
+pub(super) fn make_places(shares: &[Share], root: BorrowedFd<'_>) -> Result<()> {
     for (index, share) in shares.iter().enumerate() {
-        if let Err(error) = place(shares, index, root) {
-            eprintln!("berth: {} is not in the berth: {}", share.path.display(), chain(&error));
+        // Below another share its directory is the host's: there nothing is made.
+        if !below_another(shares, index) {
+            let _ = make_directory(root, &share.path);
+        }
+        if share.mounted {
+            for (_, name) in ROLES {
+                make_directory(root, &as_user(index, name))?;
+            }
         }
     }
     if shares.iter().any(|s| s.mounted) {
         // The user's own files with the user's own ids: a way for runc, and for nobody else inside.
-        let dir = openat2(root, AS_USER, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), inside());
-        if let Ok(dir) = dir {
-            fchmod(&dir, Mode::from_raw_mode(0o700)).step("close", AS_USER)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = openat2(root, AS_USER, flags, Mode::empty(), inside()).step("open", AS_USER)?;
+        fchmod(&dir, Mode::from_raw_mode(0o700)).step("close", AS_USER)?;
+    }
+    Ok(())
+}
+
+/// Attaches clones of what the stage holds. What a tenant's own files keep from its place is said and left out: the berth starts.
+pub(super) fn furnish(shares: &[Share], root: BorrowedFd<'_>) {
+    for (index, share) in shares.iter().enumerate() {
+        if let Err(error) = place(share, index, root) {
+            eprintln!("berth: {} is not in the berth: {}", share.path.display(), chain(&error));
+        }
+    }
+}
+
+fn place(share: &Share, index: usize, root: BorrowedFd<'_>) -> Result<()> {
+    let clone = |name: String| clone_tree(CWD, &Path::new("/").join(name));
+    let tree = clone(if share.mounted { slot(index, 0) } else { COVER.to_owned() })?;
+    attach(tree.as_fd(), root, &share.path)?;
+    if share.mounted {
+        for (which, name) in ROLES {
+            attach(clone(slot(index, which))?.as_fd(), root, as_user(index, name))?;
         }
     }
     Ok(())
 }
 
-fn place(shares: &[Share], index: usize, root: BorrowedFd<'_>) -> Result<()> {
-    let share = &shares[index];
-    let clone = |name: String| clone_tree(CWD, &Path::new("/").join(name));
-    let tree = clone(if share.mounted { slot(index, 0) } else { COVER.to_owned() })?;
-    // Below another share its directory is the host's: there nothing is made.
-    let nested = shares[..index].iter().any(|outer| share.path.starts_with(&outer.path));
-    if nested {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let target = openat2(root, &share.path, flags, Mode::empty(), inside()).step("open", share.path.display())?;
-        attach_to(tree.as_fd(), target.as_fd(), &share.path)?;
-    } else {
-        attach(tree.as_fd(), root, &share.path)?;
-    }
-    if share.mounted {
-        for (which, name) in [(1, "own"), (2, "root")] {
-            let path = Path::new(AS_USER).join(index.to_string()).join(name);
-            let target = existing_directory(root, &path)?;
-            attach_to(clone(slot(index, which))?.as_fd(), target.as_fd(), &path)?;
-        }
-    }
-    Ok(())
+fn below_another(shares: &[Share], index: usize) -> bool {
+    shares[..index].iter().any(|outer| shares[index].path.starts_with(&outer.path))
+}
+
+fn as_user(index: usize, name: &str) -> PathBuf {
+    Path::new(AS_USER).join(index.to_string()).join(name)
 }

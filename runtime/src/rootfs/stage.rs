@@ -14,8 +14,13 @@ use rustix::{
     mount::{MountAttrFlags, MoveMountFlags, move_mount},
 };
 
-use super::{Contents, DEV, DISK, FILES, IMAGE, ROOT, RUNC, bind_slot, binds, clone_tree, hard_but_dev, new_mount, replace_root, share};
-use crate::error::{Error, Result, Step};
+use super::{
+    Contents, DEV, DISK, FILES, IMAGE, ROOT, RUNC, bind_slot, binds, clone_tree, hard_but_dev,
+    lay::{WRAPPER, wrapper_taken},
+    new_mount, replace_root, share,
+    target::{attach, attach_file},
+};
+use crate::error::{Error, Result, Step, chain};
 
 /// Device nodes inside: name, major, minor. `console` swallows: a berth has no terminal of its own.
 const DEVICES: [(&str, u32, u32); 9] = [
@@ -80,6 +85,28 @@ pub(crate) fn stage(contents: &Contents<'_>, disk: OwnedFd, shares: Vec<OwnedFd>
     rustix::process::fchdir(&tree).step("enter", "the stage")?;
     replace_root()?;
     openat(CWD, DISK, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).step("open", "the disk")
+}
+
+/// Lays what comes from the host over the container's root, `tree`, and leaves that in the stage. The caller stands in the stage as host
+/// root; the mount namespace that the container will have is a copy of this one, and in it everything below the root is locked.
+///
+/// Each place was made by [`super::lay`]; `/dev` comes last, so that a symlink to there cannot take a place away.
+pub(crate) fn furnish(contents: &Contents<'_>, tree: BorrowedFd<'_>) -> Result<()> {
+    move_mount(tree, "", CWD, format!("/{ROOT}"), MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step("attach", "the root")?;
+    for (index, (inside, _)) in contents.files.iter().enumerate() {
+        attach_file(clone_tree(CWD, Path::new(&format!("/{FILES}/{index}")))?.as_fd(), tree, inside)?;
+    }
+    for (index, bind) in binds(contents).enumerate() {
+        attach(clone_tree(CWD, Path::new(&format!("/{}", bind_slot(index))))?.as_fd(), tree, bind.destination())?;
+    }
+    share::furnish(contents.shares, tree);
+    if contents.runc.is_some()
+        && !wrapper_taken(tree)
+        && let Err(error) = attach_file(clone_tree(CWD, Path::new(&format!("/{RUNC}")))?.as_fd(), tree, Path::new(WRAPPER))
+    {
+        eprintln!("berth: no wrapper for runc: {}", chain(&error));
+    }
+    attach(clone_tree(CWD, Path::new(&format!("/{DEV}")))?.as_fd(), tree, "dev")
 }
 
 /// `/dev` as a tmpfs whose nodes belong to the container's root; it cannot make others (mknod needs a right on the host).
