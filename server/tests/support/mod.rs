@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "each test program uses a part of it")]
 
 pub mod node;
+pub mod program;
 
 use std::{
     path::PathBuf,
