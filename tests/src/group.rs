@@ -118,3 +118,40 @@ fn below(dir: &Path, name: &str, found: &mut Vec<PathBuf>) {
         below(&entry.path(), name, found);
     }
 }
+
+/// What a group and those below it have read and written: at the device with most of each.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Io {
+    pub read_bytes: u64,
+    pub write_bytes: u64,
+    pub read_ops: u64,
+    pub write_ops: u64,
+}
+
+#[track_caller]
+pub fn io(dirs: &[PathBuf]) -> Io {
+    let v1 = |name: &str, kind: &str| {
+        let text = dirs.iter().find_map(|dir| fs::read_to_string(dir.join(name)).ok())?;
+        let values = text.lines().filter_map(|line| line.split_once(' ')?.1.strip_prefix(kind)?.trim().parse::<u64>().ok());
+        Some(values.max().unwrap_or(0))
+    };
+    let (bytes, ops) = ("blkio.throttle.io_service_bytes_recursive", "blkio.throttle.io_serviced_recursive");
+    if let Some(read_bytes) = v1(bytes, "Read ") {
+        let of = |name, kind| v1(name, kind).unwrap_or(0);
+        return Io { read_bytes, write_bytes: of(bytes, "Write "), read_ops: of(ops, "Read "), write_ops: of(ops, "Write ") };
+    }
+    let (_, text) = file(dirs, &["io.stat"]);
+    let of = |key: &str| text.split_whitespace().filter_map(|word| word.strip_prefix(key)?.parse::<u64>().ok()).max().unwrap_or(0);
+    Io { read_bytes: of("rbytes="), write_bytes: of("wbytes="), read_ops: of("rios="), write_ops: of("wios=") }
+}
+
+/// How much of something is done in a second, once it has begun.
+#[track_caller]
+pub fn per_second(window: Duration, figure: impl Fn() -> u64) -> f64 {
+    let start = figure();
+    crate::until("it has begun", Duration::from_secs(30), || (figure() > start).then_some(()));
+    let (before, begun) = (figure(), Instant::now());
+    thread::sleep(window);
+    let (after, passed) = (figure(), begun.elapsed());
+    (after - before) as f64 / passed.as_secs_f64()
+}
