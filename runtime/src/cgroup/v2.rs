@@ -101,7 +101,9 @@ pub(super) fn set_io(dir: &Path, io: &Io, devices: &[Device]) -> Result<(), Refu
         return if io.any() { Err(refused(field, value, Error::Invalid(why.into()))) } else { Ok(()) };
     }
     let words = figures.map(|(_, key, value)| format!("{key}={}", value.map_or_else(|| "max".to_owned(), |v| v.to_string())));
-    for device in devices {
+    // What goes through a loop device is charged to the same group at the disk below it (loop.c); with the limit at both, a request larger
+    // than a slice of blk-throttle waits twice, and gets half the rate.
+    for device in devices.iter().filter(|device| !device.is_loop()) {
         match write(&file, &format!("{device} {}", words.join(" "))) {
             Err(error) if device_gone(&error) => {}
             done => done.limit(field, value)?,
@@ -169,8 +171,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("io.max"), "").unwrap();
         let limits = Io { read_bps: Some(1 << 20), write_iops: Some(100), ..Io::default() };
-        set_io(dir.path(), &limits, &[Device { major: 7, minor: 3 }]).unwrap();
-        assert_eq!(fs::read_to_string(dir.path().join("io.max")).unwrap(), "7:3 rbps=1048576 wbps=max riops=max wiops=100");
+        set_io(dir.path(), &limits, &[Device { major: 7, minor: 3 }, Device { major: 8, minor: 0 }]).unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join("io.max")).unwrap(), "8:0 rbps=1048576 wbps=max riops=max wiops=100");
     }
 
     #[test]
