@@ -118,6 +118,8 @@ impl Host {
             let network = host.slot.network();
             Run::new("ip").args(["netns", "add", &network]).ok();
             Run::new("ip").args(["-n", &network, "link", "set", "lo", "up"]).ok();
+            // A new one has what the host has.
+            host.run("sysctl").args(["-qw", "net.ipv4.ip_forward=0"]).ok();
         }
         host.configure();
         if let Some(cache) = &host.cache {

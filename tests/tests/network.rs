@@ -2,16 +2,17 @@
 #![forbid(unsafe_code)]
 
 use std::{
+    collections::BTreeSet,
     net::{Ipv4Addr, TcpListener, UdpSocket},
     time::Duration,
 };
 
 use berth_tests::{
-    Host, Outside, Run,
+    Berth, Host, Options, Output, Outside, Run,
     berth::BUSYBOX,
     dns,
     outside::{Peers, reach, reach_from_container, reached},
-    until,
+    programs, until,
 };
 use serde_json::Value;
 
@@ -261,4 +262,136 @@ fn h03_ports_that_docker_chooses_are_others_in_each_berth() {
     });
     assert_ne!(chosen[0], chosen[1]);
     assert!(chosen.iter().all(|port| (32_768..=60_999).contains(port)), "{chosen:?}");
+}
+
+/// First and last of the ports by which a berth leaves.
+fn source_ports(berth: &Berth) -> (u16, u16) {
+    let shown = berth.show()["source_ports"].clone();
+    let port = |name: &str| shown[name].as_u64().and_then(|p| u16::try_from(p).ok()).unwrap_or_else(|| panic!("no ports: {shown}"));
+    (port("first"), port("last"))
+}
+
+/// Who had a source port at some time, as the host's administrator asks.
+fn whose(host: &Host, port: u16, at: Option<&str>) -> Output {
+    let program = programs::find("berth-node");
+    let run = host.run(program).arg("--config").arg(host.slot.node_config()).args(["whose", &port.to_string()]);
+    run.args(at.map(|at| format!("--at={at}"))).output()
+}
+
+#[test]
+fn n05_each_berth_leaves_by_ports_of_its_own_that_name_its_user() {
+    let node_config = "source_ports = \"20000-20039\"\nsource_ports_per_berth = 16\n[disk]\ntrim_interval_seconds = 1\n".to_owned();
+    let host = Host::with(Options { network: true, node_config, ..Options::default() });
+    let outside = Outside::create(&host);
+    let (a, b) = (host.new_berth("a"), host.new_berth("b"));
+    let server = outside.serve_tcp(7000);
+    let datagrams = outside.udp(7001);
+    let (of_a, of_b) = (source_ports(&a), source_ports(&b));
+    assert_eq!([of_a, of_b], [(20_024, 20_039), (20_008, 20_023)], "from the top, none shared");
+    let tcp = format!("{}:7000", outside.address);
+    let mut buffer = [0; 64];
+    for (berth, (first, last)) in [(&a, of_a), (&b, of_b)] {
+        let before = server.seen().len();
+        // Privileged ports, ports of the other's, any: none comes out as it went in unless it is the berth's own.
+        for port in ["0", "22", "53", "1023", "20010", "20030", "40000"] {
+            let told = berth.tells(&["connect-from", "tcp", port, &tcp]);
+            assert_eq!(told["ok"], true, "from port {port}: {told}");
+            let told = berth.tells(&["connect-from", "udp", port, &format!("{}:7001", outside.address), "x"]);
+            assert_eq!(told["ok"], true, "from port {port}: {told}");
+            let (_, from) = datagrams.recv_from(&mut buffer).expect("a datagram");
+            assert!((first..=last).contains(&from.port()), "{from} from port {port}");
+        }
+        let seen: Vec<u16> = server.seen()[before..].iter().map(|peer| peer.port()).collect();
+        assert!(seen.len() == 7 && seen.iter().all(|port| (first..=last).contains(port)), "{seen:?}");
+    }
+    // Where the block is used up for one address and port, there is no other port, but other addresses are still reached.
+    outside.also_at(&host, "203.0.113.250");
+    Peers::serve(outside.inside(|| TcpListener::bind("203.0.113.250:7000").expect("listen")));
+    let script =
+        format!("for i in $(seq 24); do exec {{fd}}<>/dev/tcp/{}/7000 || break; done 2>/dev/null; echo $fd; sleep 20", outside.address);
+    let before = server.seen().len();
+    let _holding = a.exec(&["bash", "-c", &script]).spawn();
+    until("all ports are in use", SOON, || (server.seen().len() >= before + 16).then_some(()));
+    let seen: BTreeSet<u16> = server.seen()[before..].iter().map(|peer| peer.port()).collect();
+    assert!(seen.iter().all(|port| (of_a.0..=of_a.1).contains(port)), "{seen:?}");
+    assert!(reach(&a, "203.0.113.250", 7000).is_some());
+
+    // No third block, which is said; a deleted berth's is free again, and the list knows who had it.
+    let refused = host.assign_command(&host.user("c"), &[]).output();
+    assert!(!refused.success() && refused.text().contains("network.source_ports"), "{refused:?}");
+    let told = whose(&host, of_b.0, None).stdout;
+    assert!(told.starts_with(&format!("{} (uid {}), berth {}", b.name(), b.user.uid, b.id())), "{told}");
+    let then = Run::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]).ok();
+    let name = b.name().to_owned();
+    b.delete().ok();
+    assert!(!whose(&host, of_b.0, None).success());
+    let c = host.new_berth("d");
+    assert_eq!(source_ports(&c), of_b);
+    assert!(whose(&host, of_b.1, None).stdout.starts_with(c.name()));
+    assert!(whose(&host, of_b.1, Some(then.trim())).stdout.starts_with(&format!("{name} ")));
+    assert!(!whose(&host, 20_000, None).success(), "what is left of the range is nobody's");
+}
+
+#[test]
+fn n07_a_berth_fills_neither_the_hosts_neighbours_nor_its_connections() {
+    let host = Host::with(Options { network: true, ..Options::default() });
+    let outside = Outside::create(&host);
+    let (a, b) = (host.new_berth("a"), host.new_berth("b"));
+    outside.serve_tcp(7000);
+    let there = outside.address.to_string();
+    // A wide network that the host has no router to: it asks for each address itself.
+    let link = host.slot.outside().1;
+    host.run("ip").args(["addr", "add", "100.99.0.1/16", "dev", &link]).ok();
+    host.berth(["set", a.name(), "--egress", "all"]).ok();
+    let neighbours = || host.run("ip").args(["-4", "neigh", "show", "nud", "all", "dev", &link]).ok().lines().count();
+    let before = neighbours();
+    let (flooding, told) = a.hold(&["flood", "100.99.1.0", "5000", "1"]);
+    assert!(told["sent"].as_u64() > Some(4000), "{told}");
+    let now = neighbours() - before;
+    assert!((10..=150).contains(&now), "{now} neighbours for 5000 addresses");
+    assert!(reach(&a, &there, 7000).is_some(), "even A itself gets where it was before");
+    assert!(reach(&b, &there, 7000).is_some());
+    drop(flooding);
+
+    // A new flow to each port of four addresses, none of which answers: four times as many as one may have.
+    let count = || host.run("sysctl").args(["-n", "net.netfilter.nf_conntrack_count"]).ok().trim().parse::<u32>().expect("a number");
+    let most: u32 = host.run("sysctl").args(["-n", "net.netfilter.nf_conntrack_max"]).ok().trim().parse().expect("a number");
+    let bound = (most / 16).min(16_384);
+    let (_flooding, told) = a.hold(&["flood", "100.99.0.2", "4", &(bound).min(65_000).to_string()]);
+    let counted = count();
+    assert!(told["sent"].as_u64() > Some(u64::from(bound) * 2), "{told}");
+    assert!((bound - bound / 8..=bound + 500).contains(&counted), "{counted} connections, the bound is {bound}");
+    assert!(reach(&b, &there, 7000).is_some(), "B connects while A cannot");
+    assert_eq!(reach(&a, &there, 7000), None);
+}
+
+#[test]
+fn d05_names_ports_networks_and_images_of_two_berths_never_meet() {
+    let host = Host::start();
+    let berths = [host.new_berth("a"), host.new_berth("b")];
+    for (berth, text) in berths.iter().zip(["of-a", "of-b"]) {
+        berth.load_busybox();
+        berth.docker(&["network", "create", "--subnet", "172.30.7.0/24", "net"]).ok();
+        berth.docker(&["volume", "create", "data"]).ok();
+        let dockerfile = format!("FROM {BUSYBOX}\nRUN mkdir /w && echo {text} > /w/index.html\nSTOPSIGNAL SIGKILL\n");
+        berth.docker(&["build", "-t", "site:1", "-"]).input(dockerfile).limit(Duration::from_secs(120)).ok();
+        let port = 22_000 + host.slot.number * 20;
+        let run = ["run", "-d", "--name", "web", "--network", "net", "--ip", "172.30.7.9", "-v", "data:/data", "-p", &format!("{port}:80")];
+        berth.docker(&run).args(["site:1", "httpd", "-f", "-p", "80", "-h", "/w"]).ok();
+        berth.docker(&["exec", "web", "sh", "-c", &format!("echo {text} > /data/mine")]).ok();
+    }
+    for (berth, text) in berths.iter().zip(["of-a", "of-b"]) {
+        let port = 22_000 + host.slot.number * 20;
+        let url = format!("http://{}:{port}/", berth.address());
+        let get = || berth.user.run("curl").args(["-sS", "--noproxy", "*", "--max-time", "10", &url]).output().stdout;
+        until("each user reaches his own", SOON, || (get().trim() == text).then_some(()));
+        assert_eq!(berth.docker_run(&["--network", "net"], "wget -qO- http://web/").stdout.trim(), text);
+        assert_eq!(berth.docker_run(&["-v", "data:/data"], "cat /data/mine").stdout.trim(), text);
+        let names = berth.docker(&["ps", "-a", "--format", "{{.Names}}"]).ok();
+        assert_eq!(names.trim(), "web");
+    }
+    let ids = berths.each_ref().map(|berth| berth.docker(&["image", "inspect", "--format", "{{.Id}}", "site:1"]).ok());
+    assert_ne!(ids[0], ids[1]);
+    berths[0].docker(&["rm", "-f", "web"]).ok();
+    assert_eq!(berths[1].docker(&["inspect", "--format", "{{.State.Running}}", "web"]).ok().trim(), "true");
 }

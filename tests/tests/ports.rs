@@ -92,12 +92,7 @@ fn can_listen(user: &User, kind: &str, at: &str) -> bool {
 /// Changes the policy behind the back of the server, which is stopped for that.
 #[track_caller]
 fn set_ports(berth: &Berth, ports: Value) {
-    let status = berth.status();
-    let ensure = json!({
-        "id": status["id"], "image": status["image"], "limits": status["limits"], "wanted": "running", "allow_system": false,
-        "policy": { "ports": ports },
-    });
-    let answer = berth.host.node_api("PUT", &format!("/v1/berths/{}", berth.name()), Some(&ensure.to_string()));
+    let answer = berth.ensure(|ensure| ensure["policy"] = json!({ "ports": ports }));
     assert_eq!(answer.status, 200, "{answer:?}");
 }
 
