@@ -139,7 +139,7 @@ impl Bench {
         let path = format!("/v1/berths/{}", self.user.name);
         let ensure = |wanted: &str, set: bool, suspended: Option<&str>| {
             let limits = json!({
-                "cpu_millis": if set { 700 } else { 500 }, "memory_bytes": (if set { 384_u64 } else { 256 }) << 20,
+                "cpu_millis": if set { 700 } else { 500 }, "cpu_weight": if set { 200 } else { 100 }, "memory_bytes": (if set { 384_u64 } else { 256 }) << 20,
                 "pids": if set { 200 } else { 100 }, "disk_bytes": 1_u64 << 30,
                 "network": { "egress_bits": if set { Some(50_000_000) } else { None } },
             });

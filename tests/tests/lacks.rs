@@ -60,6 +60,8 @@ fn what_the_kernel_lacks_is_told_by_the_doctor_and_by_the_start_that_fails_for_i
         }
         let user = host.user("a");
         host.assign_command(&user, &["--no-start"]).ok();
+        // What his own Docker client makes in the user's home is his.
+        host.berth_of(&user).docker(&["--version"]).ok();
         let before = Snapshot::take(&Scope::slot(&host.slot));
         let refused = host.berth_of(&user).start().fails();
         let told = lack.says.iter().copied().chain([lack.start, lack.check, "hint: "]);
