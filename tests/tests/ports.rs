@@ -30,6 +30,26 @@ fn serve_udp(berth: &Berth, name: &str, publish: &str, text: &str) {
     berth.docker(&run).ok();
 }
 
+/// `web` says hello at the port `tcp`, `dns` answers datagram at `udp`, both published `at` an address with a colon or anywhere, and open.
+#[track_caller]
+fn serve_both(berth: &Berth, at: &str, tcp: u16, udp: u16) {
+    serve(berth, "web", &format!("{at}{tcp}:80"), "hello");
+    serve_udp(berth, "dns", &format!("{at}{udp}"), "datagram");
+    await_standing(berth, "tcp", tcp, "open");
+    await_standing(berth, "udp", udp, "open");
+}
+
+/// Ends `web` and `dns`; nothing of their ports stays.
+#[track_caller]
+fn remove_both(berth: &Berth, tcp: u16, udp: u16) {
+    berth.docker(&["rm", "-f", "web", "dns"]).ok();
+    await_gone(berth, "tcp", tcp);
+    await_gone(berth, "udp", udp);
+    refused(&berth.user, "127.0.0.1", tcp);
+    assert_eq!(datagram(Some(&berth.user), "127.0.0.1", udp), "");
+    until("nothing is guarded any more", SOON, || guards(berth.host).is_empty().then_some(()));
+}
+
 /// How a published port stands on the host: `open`, `pending`, `taken`, `not_allowed`, with the detail.
 fn standing(berth: &Berth, protocol: &str, port: u16) -> Option<(String, String)> {
     let status = berth.status();
@@ -128,12 +148,7 @@ fn h03_a_published_port_is_on_loopback_and_at_the_berths_address_until_its_conta
     // A restart of the container is the same port again; a removal closes it.
     a.docker(&["restart", "web"]).ok();
     until("the port is back", SOON, || (curl(Some(&a.user), &[], "127.0.0.1", tcp).stdout.trim() == "hello").then_some(()));
-    a.docker(&["rm", "-f", "web", "dns"]).ok();
-    await_gone(&a, "tcp", tcp);
-    await_gone(&a, "udp", udp);
-    refused(&a.user, "127.0.0.1", tcp);
-    assert_eq!(datagram(Some(&a.user), "127.0.0.1", udp), "");
-    until("nothing is guarded any more", SOON, || guards(&host).is_empty().then_some(()));
+    remove_both(&a, tcp, udp);
     // The port is anybody's again.
     until("the port is free", SOON, || TcpListener::bind(("127.0.0.1", tcp)).ok().map(drop));
     until("no container runs", SOON, || (a.status()["running_containers"] == 0).then_some(()));
@@ -146,10 +161,7 @@ fn h03_what_is_published_at_127_0_0_1_inside_is_at_127_0_0_1_of_the_host_and_now
     a.load_busybox();
     let (tcp, udp) = (port(&host, 0), port(&host, 1));
     let address = a.address();
-    serve(&a, "web", &format!("127.0.0.1:{tcp}:80"), "hello");
-    serve_udp(&a, "dns", &format!("127.0.0.1:{udp}"), "datagram");
-    await_standing(&a, "tcp", tcp, "open");
-    await_standing(&a, "udp", udp, "open");
+    serve_both(&a, "127.0.0.1:", tcp, udp);
     for user in [Some(&a.user), None] {
         for at in ["127.0.0.1", "localhost"] {
             gets(user, at, tcp, "hello");
@@ -181,12 +193,7 @@ fn h03_what_is_published_at_127_0_0_1_inside_is_at_127_0_0_1_of_the_host_and_now
         .ok();
     gets(Some(&a.user), "127.0.0.1", tcp, "hello");
 
-    a.docker(&["rm", "-f", "web", "dns"]).ok();
-    await_gone(&a, "tcp", tcp);
-    await_gone(&a, "udp", udp);
-    refused(&a.user, "127.0.0.1", tcp);
-    assert_eq!(datagram(Some(&a.user), "127.0.0.1", udp), "");
-    until("nothing is guarded any more", SOON, || guards(&host).is_empty().then_some(()));
+    remove_both(&a, tcp, udp);
 
     // The berth's address is no way round a taken port here, so it is not offered as one.
     let other = TcpListener::bind(("127.0.0.1", tcp)).expect("free");
@@ -280,10 +287,7 @@ fn n06_a_published_port_is_its_users_and_roots_and_nobody_answers_in_his_place()
     a.load_busybox();
     let (tcp, udp) = (port(&host, 0), port(&host, 1));
     let address = a.address();
-    serve(&a, "web", &format!("{tcp}:80"), "hello");
-    serve_udp(&a, "dns", &udp.to_string(), "datagram");
-    await_standing(&a, "tcp", tcp, "open");
-    await_standing(&a, "udp", udp, "open");
+    serve_both(&a, "", tcp, udp);
     for at in ["127.0.0.1", &address] {
         gets(Some(&a.user), at, tcp, "hello");
         gets(None, at, tcp, "hello");
@@ -375,10 +379,7 @@ fn h03_the_loopback_inside_needs_no_help_of_the_first_process() {
     assert_eq!(a.sh("cat /proc/1/comm").ok().trim(), "dockerd");
     a.load_busybox();
     let (tcp, udp) = (port(&host, 0), port(&host, 1));
-    serve(&a, "web", &format!("127.0.0.1:{tcp}:80"), "hello");
-    serve_udp(&a, "dns", &format!("127.0.0.1:{udp}"), "datagram");
-    await_standing(&a, "tcp", tcp, "open");
-    await_standing(&a, "udp", udp, "open");
+    serve_both(&a, "127.0.0.1:", tcp, udp);
     gets(Some(&a.user), "127.0.0.1", tcp, "hello");
     assert_eq!(datagram(Some(&a.user), "127.0.0.1", udp), "datagram");
 }
