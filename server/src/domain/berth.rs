@@ -78,7 +78,13 @@ impl Condition {
     /// What helps, where that is known.
     pub fn next_step(&self, user: &UserName) -> Option<String> {
         Some(match self.kind.as_str() {
-            "PendingRestart" => format!("berth restart {user}"),
+            "PendingRestart" | "LimitsNotApplied" => format!("berth restart {user}"),
+            "HostDiskLow" => {
+                "remove inside what is not needed: docker system prune; an administrator: free space on the host's file system of the disks"
+                    .to_owned()
+            }
+            "DiskNotGrown" => format!("an administrator: the log of berth-node; it is tried again at: berth restart {user}"),
+            "InodesFixed" => format!("set the number that it has: berth set {user} --inodes …; another needs a berth that is made anew"),
             "DockerNotReady" | "StartFailed" => format!("see what it says: berth logs {user}; to try again: berth restart {user}"),
             "ShimDied" => format!("it starts again on the next connection, or with: berth start {user}"),
             "SocketFailed" | "SweepFailed" | "UndoFailed" | "DeleteFailed" | "RecordCorrupt" => {

@@ -93,7 +93,7 @@ pub enum Parameters {
     /// What the berth had before the change.
     Change {
         profile: ProfileId,
-        own: Own,
+        own: Box<Own>,
     },
     Build {
         suite: String,

@@ -205,7 +205,7 @@ async fn refuse(reconciler: &Reconciler, berth: &Berth, problem: &Problem, left:
     let before = settle::before(&operations, berth.generation);
     if let (Some((profile, own)), Some(next)) = (&before, settle::next_change(&operations, berth.generation)) {
         // What was refused is part of the change that follows; if that is refused too, all of it goes back.
-        let previous = Parameters::Change { profile: *profile, own: own.clone() };
+        let previous = Parameters::Change { profile: *profile, own: Box::new(own.clone()) };
         store::operations::set_parameters(&mut tx, next, &previous).await?;
     }
     let before = before.filter(|_| newest == Some(berth.generation));

@@ -27,7 +27,7 @@ pub(super) fn next_change(operations: &[Operation], generation: i64) -> Option<O
 pub(super) fn before(operations: &[Operation], generation: i64) -> Option<(ProfileId, Own)> {
     operations.iter().filter(|operation| operation.generation.is_some_and(|own| own <= generation)).find_map(|operation| {
         match (operation.kind, &operation.parameters) {
-            (Kind::BerthChange, Parameters::Change { profile, own }) => Some((*profile, own.clone())),
+            (Kind::BerthChange, Parameters::Change { profile, own }) => Some((*profile, Own::clone(own))),
             _ => None,
         }
     })
@@ -88,7 +88,7 @@ mod tests {
     fn a_refused_change_goes_back_to_what_was_before_the_first() {
         let previous = |pids| {
             let limits = OwnLimits { pids: Some(pids), ..OwnLimits::default() };
-            Parameters::Change { profile: ProfileId(Uuid::nil()), own: Own { limits, egress: None } }
+            Parameters::Change { profile: ProfileId(Uuid::nil()), own: Box::new(Own { limits, egress: None }) }
         };
         let mut operations = [operation(1, Kind::BerthChange, 2), operation(2, Kind::BerthChange, 3)];
         operations[0].parameters = previous(100);

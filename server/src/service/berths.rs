@@ -143,7 +143,7 @@ impl Service {
         let details = serde_json::json!({
             "profile": after.profile, "before": before.limits, "limits": after.limits, "egress": after.policy.egress,
         });
-        let previous = Parameters::Change { profile: before.profile_id, own: before.own };
+        let previous = Parameters::Change { profile: before.profile_id, own: Box::new(before.own) };
         let target = Target { user: &before.user, id: before.id, generation: after.generation };
         let operation = self.accept(tx, caller, (Op::ChangeBerth, Kind::BerthChange), target, previous, details).await?;
         Ok((operation, warnings))
