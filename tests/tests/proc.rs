@@ -235,16 +235,17 @@ fn p03_an_inner_container_of_its_own_limit_shows_that() {
         assert_eq!(shown(&[odd, &["-m", "64m"]].concat()), ["65536", "2", "0-1", "2"], "{odd:?}");
     }
     // Whoever joins one, and a build.
-    a.docker(&["run", "-d", "--name", "c", "-m", "64m", "--network=none", "busybox", "sleep", "600"]).ok();
-    let exec = a.docker(&["exec", "c", "sh", "-c", script]).ok();
+    a.docker(&["run", "-d", "--name", "capped", "-m", "64m", "--network=none", "busybox", "sleep", "600"]).ok();
+    let exec = a.docker(&["exec", "capped", "sh", "-c", script]).ok();
     assert_eq!(exec.lines().next(), Some("65536"));
     let build =
         a.docker(&["build", "--progress=plain", "--network=none", "-"]).input("FROM busybox\nRUN grep MemTotal /proc/meminfo\n").output();
     assert!(build.success() && build.text().contains(" 1048576 kB"), "{build:?}");
     // Each answer is to the one who asked: both at once, many times.
     let both = thread::scope(|scope| {
-        let small = scope
-            .spawn(|| a.docker(&["exec", "c", "sh", "-c", "for i in $(seq 300); do head -n1 /proc/meminfo; done | sort | uniq -c"]).ok());
+        let small = scope.spawn(|| {
+            a.docker(&["exec", "capped", "sh", "-c", "for i in $(seq 300); do head -n1 /proc/meminfo; done | sort | uniq -c"]).ok()
+        });
         let large = scope.spawn(|| a.sh("for i in $(seq 300); do head -n1 /proc/meminfo; done | sort | uniq -c").ok());
         [small, large].map(|told| told.join().expect("an answer").split_whitespace().map(str::to_owned).collect::<Vec<_>>())
     });
