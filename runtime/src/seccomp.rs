@@ -11,7 +11,7 @@ pub use listener::{Call, Listener};
 use crate::error::{Error, Result};
 
 /// Refused inside every berth: kernel surface that no container needs, and host-global state.
-const BERTH: [&str; 24] = [
+const BERTH: [&str; 26] = [
     "acct",
     "bpf",
     "clock_settime",
@@ -29,17 +29,21 @@ const BERTH: [&str; 24] = [
     "lookup_dcookie",
     "nfsservctl",
     "perf_event_open",
+    // Inside a pid namespace it only ends that one's PID 1; systemd then ends by itself (EPERM).
+    "reboot",
     "request_key",
     "settimeofday",
     "stime",
     "swapoff",
     "swapon",
+    // The kernel's log: readable by all where kernel.dmesg_restrict is off (P06).
+    "syslog",
     "userfaultfd",
     "vhangup",
 ];
 
 /// Refused to the shim besides: it only moves bytes.
-const SHIM: [&str; 26] = [
+const SHIM: [&str; 25] = [
     "add_key",
     "chroot",
     "execve",
@@ -60,7 +64,6 @@ const SHIM: [&str; 26] = [
     "process_vm_readv",
     "process_vm_writev",
     "ptrace",
-    "reboot",
     "setns",
     "umount2",
     "unshare",

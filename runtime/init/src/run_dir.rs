@@ -12,13 +12,16 @@ use std::{
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, open, openat2, unlinkat};
 
-use crate::{arguments::Arguments, console};
+use crate::{arguments::Arguments, cgroup::wants_root, console, engine::DOCKER_SOCKET};
 
 const RUN: &str = "/run";
 /// Holds what the runtime put there.
 const KEPT: &str = "berth";
 /// Each level holds a descriptor; what lies deeper is nobody's real state and stays.
 const DEEPEST: usize = 64;
+
+/// File systems that the kernel gives to no berth; units of the image that fail over them would leave systemd `degraded`.
+const MASKED_UNITS: [&str; 3] = ["sys-kernel-config.mount", "sys-kernel-debug.mount", "sys-kernel-tracing.mount"];
 
 /// Clears `/run` (stale pid files stop dockerd) and makes the folder of the user's socket. What fails is said on the console: a berth
 /// with an odd `/run` can still be entered and repaired.
@@ -31,6 +34,20 @@ pub(crate) fn prepare(arguments: &Arguments) {
     complain("cannot clear /run", clear(Path::new(RUN)));
     complain("cannot make the folder of the Docker socket", make_socket_dir(arguments));
     complain("cannot link /var/run/docker.sock", link_var_run());
+    let Some(program) = arguments.entry.first() else { return };
+    // The Docker of such an image knows nothing of the user's path (X12).
+    complain("cannot link the user's Docker socket", symlink(DOCKER_SOCKET, &arguments.docker_socket));
+    if wants_root(Path::new(program)) {
+        complain("cannot mask units", mask_units(Path::new(RUN)));
+    }
+}
+
+/// In `/run`, which is fresh at each start: nothing of the image is changed, and an init that is not systemd does not look there.
+fn mask_units(run: &Path) -> io::Result<()> {
+    let dir = run.join("systemd/system");
+    // The folder tells programs that systemd runs (sd_booted(3)), which it is about to.
+    DirBuilder::new().recursive(true).mode(0o755).create(&dir)?;
+    MASKED_UNITS.iter().try_for_each(|unit| symlink("/dev/null", dir.join(unit)))
 }
 
 fn clear(run: &Path) -> io::Result<()> {
@@ -123,6 +140,13 @@ mod tests {
         let left: Vec<_> = fs::read_dir(&run).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(left, ["berth"]);
         assert!(run.join("berth/users").exists() && outside.join("file").exists());
+    }
+
+    #[test]
+    fn d04_units_that_no_berth_can_start_are_masked_in_run() {
+        let dir = tempfile::tempdir().unwrap();
+        mask_units(dir.path()).unwrap();
+        assert_eq!(fs::read_link(dir.path().join("systemd/system/sys-kernel-debug.mount")).unwrap(), Path::new("/dev/null"));
     }
 
     #[test]
