@@ -120,7 +120,10 @@ impl Bench {
         bench.learn("running");
         bench.good(&[Ask::Set]);
         bench.learn("running");
-        bench.good(&[Ask::Stop]);
+        // A running berth keeps the device that its rates needed.
+        bench.good(&[Ask::SetBack]);
+        bench.learn("running");
+        bench.good(&[Ask::Set, Ask::Stop]);
         bench.learn("stopped");
         bench.good(&[Ask::SetBack]);
         bench.learn("stopped");
@@ -128,6 +131,7 @@ impl Bench {
     }
 
     fn learn(&mut self, state: &'static str) {
+        self.await_child();
         let now = Snapshot::take(&self.scope).of_any_run();
         let known = self.known.entry(state).or_default();
         if !known.contains(&now) {
@@ -164,15 +168,13 @@ impl Bench {
         }
     }
 
-    /// A shell that has not set its trap yet does not hear that it is to end, and would be waited for.
-    fn await_trap(&self) {
-        const SIGTERM: u64 = 1 << (Signal::SIGTERM as u64 - 1);
+    /// A shell that has not set its trap yet does not hear that it is to end, and would be waited for; one that is frozen before it has its
+    /// child looks different from then on.
+    fn await_child(&self) {
+        let there = || processes().any(|p| p.name == "sleep" && p.is_of(self));
         within(SETTLED, || {
-            let Some(pid) = self.status().and_then(|status| status["pid"].as_u64()) else { return Some(()) };
-            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-            let caught = u64::from_str_radix(caught.unwrap_or("0").trim(), 16).unwrap_or_default();
-            (caught & SIGTERM != 0 || status.is_empty() || self.suspended()).then_some(())
+            let pid = self.status().and_then(|status| status["pid"].as_u64());
+            (pid.is_none() || there() || self.suspended()).then_some(())
         });
     }
 
@@ -181,8 +183,8 @@ impl Bench {
     }
 
     fn ask(&self, ask: Ask) -> Told {
-        if matches!(ask, Ask::Stop | Ask::Delete) {
-            self.await_trap();
+        if matches!(ask, Ask::Stop | Ask::Delete | Ask::Suspend) {
+            self.await_child();
         }
         let (method, path, body) = self.request(ask);
         http::request(&self.host.node_socket(), method, &path, body.as_deref()).map_err(|e| e.to_string())
@@ -309,8 +311,8 @@ impl Bench {
             Blow::Error => "error",
             _ => "halt",
         };
-        if matches!(operation.ask, Ask::Stop | Ask::Delete) {
-            self.await_trap();
+        if matches!(operation.ask, Ask::Stop | Ask::Delete | Ask::Suspend) {
+            self.await_child();
         }
         self.fault.arm(mode, step);
         let answer = self.asking(operation.ask);
