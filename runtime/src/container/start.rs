@@ -134,8 +134,11 @@ fn serve_stage(bundle: &Bundle, undo: &mut Undo, stage: Stage, socket: BorrowedF
     }
 }
 
+/// PID 1 as the stage tells of it: its pid, and the device of what is emulated.
+type Cloned = (u32, Vec<OwnedFd>);
+
 /// PID 1 runs before the stage has told its pid: either word may be the first. Each comes with its descriptors.
-fn cloned_and_ready(socket: BorrowedFd<'_>) -> Result<((u32, Vec<OwnedFd>), Vec<OwnedFd>)> {
+fn cloned_and_ready(socket: BorrowedFd<'_>) -> Result<(Cloned, Vec<OwnedFd>)> {
     let (mut cloned, mut ready) = (None, None);
     loop {
         match (cloned, ready) {
