@@ -36,6 +36,7 @@ pub mod run;
 pub mod session;
 pub mod slot;
 pub mod snapshot;
+pub mod systemd_image;
 pub mod tree;
 pub mod wait;
 
