@@ -20,6 +20,13 @@
 #define NEWUSER 0x10000000
 #define NEWCGROUP 0x02000000
 
+/* On i386 the older call takes 16 bits of an id. */
+#ifdef __NR_setresuid32
+#define SETRESUID __NR_setresuid32
+#else
+#define SETRESUID __NR_setresuid
+#endif
+
 static int root;
 static long host_pid, other_pid, host_key, other_key, shm_key;
 static const char *marker, *abstract, *home;
@@ -136,7 +143,7 @@ static void namespaces(void)
     }
     attempt("S01 statmount of the host's first mounts", got, "ENOENT ENOSYS EPERM");
     BY_CHILD("I01 map an id of outside the range", root ? "EPERM" : "EPERM EACCES", NEED(sys(__NR_unshare, NEWUSER)); return written("/proc/self/uid_map", "0 70000 1\n"););
-    attempt("I02 become an id of outside the range", sys(__NR_setresuid, 70000, 70000, 70000), "EINVAL");
+    attempt("I02 become an id of outside the range", sys(SETRESUID, 70000, 70000, 70000), "EINVAL");
     attempt("I02 give a file to an id of outside the range", sys(__NR_fchownat, AT_FDCWD, "/tmp", 65536, 65536, 0), "EINVAL EPERM");
 }
 

