@@ -65,29 +65,28 @@ impl Texts {
         Ok(text)
     }
 
-    /// The text as it is now.
-    pub(super) fn current(
-        &mut self,
-        file: File,
-        place: Place,
-        now: Instant,
-        make: impl FnOnce(&Place) -> io::Result<String>,
-    ) -> io::Result<Arc<str>> {
-        let is_fresh = |made: &Instant| now.saturating_duration_since(*made) < FRESH;
-        let key = (file, place);
-        if let Some((made, text)) = self.fresh.get(&key)
-            && is_fresh(made)
-        {
-            return Ok(Arc::clone(text));
+    /// A text that would serve whoever begins to read now, if there is one.
+    pub(super) fn fresh(&self, file: File, place: &Place, now: Instant) -> Option<Arc<str>> {
+        let (made, text) = self.fresh.get(&(file, place.clone()))?;
+        is_fresh(*made, now).then(|| Arc::clone(text))
+    }
+
+    fn current(&mut self, file: File, place: Place, now: Instant, make: impl FnOnce(&Place) -> io::Result<String>) -> io::Result<Arc<str>> {
+        if let Some(text) = self.fresh(file, &place, now) {
+            return Ok(text);
         }
-        let text: Arc<str> = make(&key.1)?.into();
-        self.fresh.retain(|_, (made, _)| is_fresh(made));
+        let text: Arc<str> = make(&place)?.into();
+        self.fresh.retain(|_, (made, _)| is_fresh(*made, now));
         let held: usize = self.fresh.values().map(|(_, text)| text.len()).sum();
         if self.fresh.len() < MOST && held + text.len() <= MOST_BYTES {
-            self.fresh.insert(key, (now, Arc::clone(&text)));
+            self.fresh.insert((file, place), (now, Arc::clone(&text)));
         }
         Ok(text)
     }
+}
+
+fn is_fresh(made: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(made) < FRESH
 }
 
 /// At most `size` bytes from `offset` on.

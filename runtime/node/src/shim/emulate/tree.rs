@@ -7,10 +7,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use berth_runtime::{
-    cgroup::Place,
-    procfs::{File, Source},
-};
+use berth_runtime::procfs::{File, Source};
 use fuser::{
     Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, KernelConfig, LockOwner, OpenAccMode, OpenFlags,
     ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, Request,
@@ -48,9 +45,11 @@ impl Tree {
         let (kind, perm, nlink, size) = match (ino, file(ino)) {
             (INodeNo::ROOT, _) => (FileType::Directory, 0o555, 2, 0),
             (_, Some(file)) => {
-                let make = |place: &Place| self.source.text(file, place);
-                let text = self.texts().current(file, self.source.place(request.pid()), Instant::now(), make);
-                (FileType::RegularFile, 0o444, 1, text.map_or(0, |text| text.len() as u64))
+                let place = self.source.place(request.pid());
+                let fresh = self.texts().fresh(file, &place, Instant::now()).map(|text| text.len());
+                // Not kept for who reads next: runc looks at the files before it sets the limits of the container in which it does.
+                let size = fresh.or_else(|| self.source.text(file, &place).map(|text| text.len()).ok());
+                (FileType::RegularFile, 0o444, 1, size.map_or(0, |size| size as u64))
             }
             _ => return None,
         };
