@@ -12,9 +12,9 @@ const REFUSED: [(&str, &str); 9] = [
     ("whiteout-above", ".."),
     ("10000-layers", "layers"),
     ("bomb", "expands more than"),
-    ("hard-link-absolute", "hard link"),
-    ("hard-link-escaping", "hard link"),
-    ("hard-link-by-symlink", "hard link"),
+    ("hard-link-absolute", "no directory"),
+    ("hard-link-escaping", "refused"),
+    ("hard-link-by-symlink", "no directory"),
     ("foreign-id", "70000"),
     ("climbs", ".."),
 ];

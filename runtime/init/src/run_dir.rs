@@ -20,8 +20,15 @@ const KEPT: &str = "berth";
 /// Each level holds a descriptor; what lies deeper is nobody's real state and stays.
 const DEEPEST: usize = 64;
 
-/// File systems that the kernel gives to no berth; units of the image that fail over them would leave systemd `degraded`.
-const MASKED_UNITS: [&str; 3] = ["sys-kernel-config.mount", "sys-kernel-debug.mount", "sys-kernel-tracing.mount"];
+/// Units that can only fail in a berth and would leave systemd `degraded`: there are no modules to load, no terminal, and none of these
+/// file systems.
+const MASKED_UNITS: [&str; 5] = [
+    "console-getty.service",
+    "sys-kernel-config.mount",
+    "sys-kernel-debug.mount",
+    "sys-kernel-tracing.mount",
+    "systemd-modules-load.service",
+];
 
 /// Clears `/run` (stale pid files stop dockerd) and makes the folder of the user's socket. What fails is said on the console: a berth
 /// with an odd `/run` can still be entered and repaired.
