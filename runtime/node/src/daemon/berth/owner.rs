@@ -47,6 +47,8 @@ pub(super) struct Owner {
     /// Why it fell, until it runs again.
     pub(super) fell: Option<String>,
     pub(super) up_since: Option<Instant>,
+    /// The suspension in `record` is not in its file.
+    pub(super) unwritten: bool,
     /// Milliseconds since the epoch, as far as its shim has told.
     pub(super) last_used_at: Option<i64>,
     /// Suspensions that wait for their turn.
@@ -166,6 +168,7 @@ pub(crate) fn spawn(node: &Arc<Node>, record: Record, origin: Origin) -> Arc<Ber
         due: None,
         fell: None,
         up_since: None,
+        unwritten: false,
         last_used_at: None,
         bars: bars_raised,
         commands: commands_run,

@@ -85,6 +85,9 @@ impl Owner {
     /// which is then the error.
     pub(super) async fn suspend(&mut self, reason: &str) -> Result<(), Refusal> {
         let noted = self.note_suspension(Some(reason.to_owned())).await;
+        if noted.is_err() {
+            self.bar_unwritten(reason.to_owned());
+        }
         if matches!(self.life, Life::Running(_)) {
             tracing::info!(user = self.record.user, reason, "suspended");
             self.suspend_running(reason).await;
@@ -112,12 +115,16 @@ impl Owner {
 
     /// Takes a suspension back. A running berth goes on; true for one that does not run but did, and is to be started again.
     pub(super) async fn resume(&mut self) -> Result<bool, Refusal> {
-        if self.record.suspended.is_none() {
-            return Ok(false);
-        }
+        let Some(reason) = self.record.suspended.clone() else { return Ok(false) };
         self.note_suspension(None).await?;
+        if let Err(refusal) = self.resume_running().await {
+            // It stands still, and has to say so; asked again, it is tried again.
+            if self.note_suspension(Some(reason.clone())).await.is_err() {
+                self.bar_unwritten(reason);
+            }
+            return Err(refusal);
+        }
         tracing::info!(user = self.record.user, "resumed");
-        self.resume_running().await?;
         Ok(matches!(self.life, Life::Stopped { .. }) && self.record.intent == Intent::Running)
     }
 
@@ -130,19 +137,27 @@ impl Owner {
             Ok((other, _)) => format!("its shim said {other:?}"),
             Err(error) => error.to_string(),
         };
-        let detail = format!("the berth of {} is not suspended any more but did not wake: {why}", self.record.user);
-        Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "resume_failed", detail).hint(format!("berth restart {}", self.record.user)))
+        let detail = format!("the berth of {} did not wake and stays suspended: {why}", self.record.user);
+        let hint = format!("ask again: berth resume {}; berth doctor", self.record.user);
+        Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "resume_failed", detail).hint(hint))
+    }
+
+    /// Barred all the same, as long as this daemon lives; the next that asks has it written down.
+    fn bar_unwritten(&mut self, reason: String) {
+        self.record.suspended = Some(reason);
+        self.unwritten = true;
     }
 
     async fn note_suspension(&mut self, suspended: Option<String>) -> Result<(), Refusal> {
         let record = Record { suspended, ..self.record.clone() };
-        if record == self.record {
+        if record == self.record && !self.unwritten {
             return Ok(());
         }
         let saved = record.clone();
         let what = format!("cannot write the record of {}", record.user);
         self.blocking(move |host| host.records.save(&saved)).await.map_err(|e| Refusal::failed("record_not_written", what, &e))?;
         self.record = record;
+        self.unwritten = false;
         Ok(())
     }
 
