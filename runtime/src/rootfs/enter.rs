@@ -9,7 +9,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{CWD, FileType, Mode, OFlags, openat2, symlinkat},
+    fs::{CWD, FileType, OFlags, symlinkat},
     mount::{MoveMountFlags, move_mount},
 };
 
@@ -17,7 +17,7 @@ use super::{
     Contents, DISK, ROOT, clone_all, clone_tree,
     emulated::{EMULATED, PROC, SYS},
     hard, hard_but_dev, new_mount, new_mount_with, replace_root,
-    target::{attach, inside, make_directory},
+    target::{attach, make_directory, open_inside},
 };
 use crate::error::{Result, Step};
 
@@ -76,9 +76,9 @@ fn name_host(contents: &Contents<'_>, root: BorrowedFd<'_>) -> Result<()> {
     let name = contents.spec.hostname().as_deref().unwrap_or("berth");
     let hosts = format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n{}\t{name}\n", contents.address);
     for (file, text) in [("etc/hostname", format!("{name}\n")), ("etc/hosts", hosts)] {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         // What the tenant made of these names (a link, a directory) is his; the berth starts all the same.
-        let Ok(fd) = openat2(root, file, flags, Mode::from_raw_mode(0o644), inside()) else { continue };
+        let Ok(fd) = open_inside(root, file, flags, 0o644) else { continue };
         let empty = rustix::fs::fstat(&fd).is_ok_and(|s| s.st_size == 0 && FileType::from_raw_mode(s.st_mode) == FileType::RegularFile);
         if empty {
             std::fs::File::from(fd).write_all(text.as_bytes()).step("write", file)?;

@@ -10,13 +10,13 @@ use std::{
 };
 
 use rustix::{
-    fs::{CWD, FileType, Mode, OFlags, openat2},
+    fs::{CWD, FileType, OFlags},
     mount::{MountAttrFlags, MoveMountFlags, move_mount},
 };
 
 use super::{
     Contents, DISK, IMAGE, ROOT, binds, clone_all, new_mount, new_mount_with, share,
-    target::{attach, inside, make_directory, make_file},
+    target::{attach, make_directory, make_file, open_inside},
 };
 use crate::error::{Result, Step};
 
@@ -53,7 +53,7 @@ pub(crate) fn lay(contents: &Contents<'_>) -> Result<OwnedFd> {
 
 /// A file that the tenant has at the wrapper's place stays his; an empty one is what an earlier start made to attach to.
 pub(super) fn wrapper_taken(root: BorrowedFd<'_>) -> bool {
-    let found = openat2(root, WRAPPER, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty(), inside());
+    let found = open_inside(root, WRAPPER, OFlags::PATH | OFlags::NOFOLLOW, 0);
     found.is_ok_and(|fd| {
         rustix::fs::fstat(&fd).map_or(true, |s| s.st_size != 0 || FileType::from_raw_mode(s.st_mode) != FileType::RegularFile)
     })

@@ -6,14 +6,14 @@ use std::{
 };
 
 use rustix::{
-    fs::{CWD, Mode, OFlags, fchmod, openat2},
+    fs::{CWD, Mode, OFlags, fchmod},
     mount::MountAttrFlags,
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
     clone_tree, new_mount,
-    target::{attach, inside, make_directory},
+    target::{attach, make_directory, open_inside},
 };
 use crate::error::{Error, Result, Step, chain};
 
@@ -76,8 +76,7 @@ pub(super) fn make_places(shares: &[Share], root: BorrowedFd<'_>) -> Result<()> 
     }
     if shares.iter().any(|s| s.mounted) {
         // The user's own files with the user's own ids: a way for runc, and for nobody else inside.
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir = openat2(root, AS_USER, flags, Mode::empty(), inside()).step("open", AS_USER)?;
+        let dir = open_inside(root, AS_USER, OFlags::RDONLY | OFlags::DIRECTORY, 0).step("open", AS_USER)?;
         fchmod(&dir, Mode::from_raw_mode(0o700)).step("close", AS_USER)?;
     }
     Ok(())
