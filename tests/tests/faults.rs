@@ -244,7 +244,13 @@ impl Bench {
             last = (status.clone(), nearest.unwrap_or_default());
             (last.1.0.is_empty() && self.consistent(status.as_ref())).then_some(())
         });
-        assert!(good.is_some(), "{when}: the node says {:?}\nand the host differs:\n{}", last.0, last.1);
+        assert!(good.is_some(), "{when}: the node says {:?}\nand the host differs:\n{}{}", last.0, last.1, self.spools());
+    }
+
+    /// What is in the spools of calls, of which there should be no more than runs need.
+    fn spools(&self) -> String {
+        let files = fs::read_dir(self.host.state_dir.join("node/calls")).into_iter().flatten().flatten();
+        files.map(|e| format!("{}: {}\n", e.path().display(), fs::read_to_string(e.path()).unwrap_or_default())).collect()
     }
 
     /// What no listing shows: the ids, the limits in the kernel, whether it stands still.

@@ -2,11 +2,12 @@
 //! node died over it. Every blow at every step is struck in `faults`.
 #![forbid(unsafe_code)]
 
-use std::time::Duration;
+use std::{thread, time::Duration};
 
 use berth_tests::{
     Berth, Host, Options, Output, User,
     fault::{Fault, Step, signal},
+    http,
     snapshot::{Scope, Snapshot, loop_inodes},
     until,
 };
@@ -142,15 +143,24 @@ fn l01_whoever_dies_while_a_berth_falls_asleep_wakes_or_is_stopped_for_being_idl
     good(&bench.assign(&[]));
     bench.host.stop_server();
     let berth = bench.host.berth_of(&bench.user);
-    let idle = |freeze_after: Option<u32>, stop_after: Option<u32>| {
+    let request = |freeze_after: Option<u32>, stop_after: Option<u32>| {
         let status = berth.status();
         let policy = json!({ "idle": { "freeze_after": freeze_after, "stop_after": stop_after }, "restart": "never" });
         let ensure = json!({
             "id": status["id"], "image": status["image"], "limits": status["limits"], "wanted": "present", "allow_system": false,
             "policy": policy,
         });
-        let answer = bench.host.node_api("PUT", &format!("/v1/berths/{}", berth.name()), Some(&ensure.to_string()));
+        (format!("/v1/berths/{}", berth.name()), ensure.to_string())
+    };
+    let idle = |freeze_after: Option<u32>, stop_after: Option<u32>| {
+        let (path, ensure) = request(freeze_after, stop_after);
+        let answer = bench.host.node_api("PUT", &path, Some(&ensure));
         assert_eq!(answer.status, 200, "{answer:?}");
+    };
+    // Whoever is to answer may be struck before he does.
+    let idle_unheard = |freeze_after: Option<u32>, stop_after: Option<u32>| {
+        let ((path, ensure), socket) = (request(freeze_after, stop_after), bench.host.node_socket());
+        thread::spawn(move || http::request(&socket, "PUT", &path, Some(&ensure)));
     };
     for (name, who) in [("freeze", "shim"), ("thaw", "shim"), ("tell the shim to retire", "node")] {
         for victim in ["node", "shim", "PID 1", "nobody: the disk is full"] {
@@ -166,12 +176,12 @@ fn l01_whoever_dies_while_a_berth_falls_asleep_wakes_or_is_stopped_for_being_idl
             bench.fault.arm(if full { "full" } else { "halt" }, &Step { name: name.into(), who: who.into(), number: 1 });
             let waking = match name {
                 "freeze" => {
-                    idle(Some(1), None);
+                    idle_unheard(Some(1), None);
                     None
                 }
                 "thaw" => Some(berth.docker(&["ps"]).spawn()),
                 _ => {
-                    idle(None, Some(1));
+                    idle_unheard(None, Some(1));
                     None
                 }
             };
