@@ -64,7 +64,8 @@ fn m03_a_mount_of_the_host_cannot_be_taken_off_to_see_what_lies_below() {
             let told = a.sh(&format!("{how} {place}")).output();
             assert!(!told.success() && told.stderr.contains("not mounted") | told.stderr.contains("nvalid argument"), "{place}: {told:?}");
         }
-        let moved = a.sh(&format!("touch /mnt/f; mkdir -p /mnt/d; test -d {place} && t=/mnt/d || t=/mnt/f; mount --move {place} $t")).output();
+        let moved =
+            a.sh(&format!("touch /mnt/f; mkdir -p /mnt/d; test -d {place} && t=/mnt/d || t=/mnt/f; mount --move {place} $t")).output();
         assert!(!moved.success(), "{place} was moved: {moved:?}");
         // In a copy of the whole tree they are locked as well.
         let copy = a.sh(&format!("mkdir -p /mnt/all && unshare -m sh -c 'mount --rbind / /mnt/all && umount -l /mnt/all{place}'")).output();
