@@ -235,7 +235,7 @@ impl Bench {
                 },
             };
             let conditions = status.as_ref().map(|status| status["conditions"].to_string()).unwrap_or_default();
-            if conditions.contains("DeleteFailed") || conditions.contains("UndoFailed") {
+            if ["DeleteFailed", "UndoFailed", "SweepFailed"].iter().any(|kind| conditions.contains(kind)) {
                 // Partly taken away, and said so: asking again has to end it.
                 return Some(());
             }

@@ -253,6 +253,9 @@ impl Owner {
         }
         if matches!(self.life, Life::Running(_)) {
             self.stop_running(deadline).await?;
+        } else if self.conditions.iter().any(|c| c.kind == "SweepFailed") {
+            // What the last run left is a condition until it is gone.
+            self.sweep().await;
         }
         Ok(())
     }

@@ -468,8 +468,8 @@ impl Owner {
         let id = self.record.id;
         let bytes = self.blocking(move |host| {
             host.calls.ended(id);
-            fault::point("take the exit record").map_err(io::Error::other)?;
-            let bytes = fs::read(host.layout.exit_record(id));
+            let point = fault::point("take the exit record").map_err(io::Error::other);
+            let bytes = point.and_then(|()| fs::read(host.layout.exit_record(id)));
             if let Err(error) = gone(fs::remove_dir_all(host.layout.shim_dir(id))) {
                 tracing::warn!(%id, %error, "the directory of a shim stays until the next start");
             }
