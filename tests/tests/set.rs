@@ -2,7 +2,7 @@
 //! shown is so now.
 #![forbid(unsafe_code)]
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use berth_tests::{Berth, Host, Need, Output, until};
 use serde_json::{Value, json};
@@ -104,9 +104,15 @@ fn top_and_show_read_what_is_so_now() {
     assert!(idle["usage"]["memory_bytes"].as_u64() > Some(10 * MIB) && idle["usage"]["pids"].as_u64() > Some(5), "{idle}");
     let mut burning = a.sh("echo burning; while :; do :; done").spawn();
     burning.line_with("burning", SOON);
-    until("top shows half a CPU", SOON, || {
-        let millis = of(a.name())["rates"]["cpu_millis"].as_u64()?;
-        (400..=550).contains(&millis).then_some(())
+    // A busy host gives it less than its quota, so that only the kernel's own count says what is true.
+    until("top shows what the kernel counts", SOON, || {
+        let before = a.cpu().usage_usec;
+        let told = of(a.name());
+        let counted = told["usage"]["cpu_usec"].as_u64().expect("a number");
+        assert!((before..=a.cpu().usage_usec).contains(&counted), "{told}");
+        let millis = told["rates"]["cpu_millis"].as_u64().expect("a rate");
+        assert!(millis <= 600, "above the quota of half a CPU: {told}");
+        (millis >= 100).then_some(())
     });
     let table = host.berth(["top"]).ok();
     let lines: Vec<&str> = table.lines().collect();
@@ -117,11 +123,12 @@ fn top_and_show_read_what_is_so_now() {
     // No figure is older than two seconds: memory that was taken a moment ago is there.
     let mut holding = b.exec(&["perl", "-e", "my $x = 'a' x (300 << 20); $| = 1; print qq(held\\n); sleep 100000"]).spawn();
     holding.line_with("held", SOON);
-    let (held, now) = (Instant::now(), of(b.name()));
+    let held = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_millis();
+    let now = of(b.name());
+    assert!(now["at"].as_u64().map(u128::from) >= Some(held), "{now} was read before {held}");
     assert!(now["usage"]["memory_bytes"].as_u64() > Some(300 * MIB), "{now}");
     let shown = b.show();
     assert!(shown["usage"]["memory_bytes"].as_u64() > Some(300 * MIB), "{shown}");
-    assert!(held.elapsed() < Duration::from_secs(10), "{:?}", held.elapsed());
     let shown = host.berth(["show", b.name()]).ok();
     for fact in ["used ", " memory, ", " disk of ", " processes, ", "passed ", "reaches "] {
         assert!(shown.contains(fact), "{fact} in {shown}");
