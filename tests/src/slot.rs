@@ -185,6 +185,10 @@ impl Slot {
         if self.table_present() {
             Run::new("nft").args(["delete", "table", "inet", &format!("berth{}", self.instance())]).output();
         }
+        // Of a node that nobody took away in its own network namespace.
+        for memory in fs::read_dir("/run/berth-forwarding").into_iter().flatten().flatten() {
+            let _ = fs::remove_file(memory.path().join(format!("berth{}", self.instance())));
+        }
         account::remove_all(&self.account_prefix());
         for dir in [self.run_dir(), self.dir.clone()] {
             match fs::remove_dir_all(&dir) {

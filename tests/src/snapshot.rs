@@ -59,6 +59,7 @@ impl Scope {
     pub fn installation() -> Self {
         let dirs = [
             "/run/berth",
+            "/run/berth-forwarding",
             "/var/lib/berth",
             "/var/log/berth",
             "/etc/berth",

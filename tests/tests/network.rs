@@ -293,7 +293,7 @@ fn n05_each_berth_leaves_by_ports_of_its_own_that_name_its_user() {
     for (berth, (first, last)) in [(&a, of_a), (&b, of_b)] {
         let before = server.seen().len();
         // Privileged ports, ports of the other's, any: none comes out as it went in unless it is the berth's own.
-        for port in ["0", "22", "53", "1023", "20010", "20030", "40000"] {
+        for port in ["0", "22", "123", "1023", "20010", "20030", "40000"] {
             let told = berth.tells(&["connect-from", "tcp", port, &tcp]);
             assert_eq!(told["ok"], true, "from port {port}: {told}");
             let told = berth.tells(&["connect-from", "udp", port, &format!("{}:7001", outside.address), "x"]);
@@ -353,13 +353,13 @@ fn n07_a_berth_fills_neither_the_hosts_neighbours_nor_its_connections() {
     assert!(reach(&b, &there, 7000).is_some());
     drop(flooding);
 
-    // A new flow to each port of four addresses, none of which answers: four times as many as one may have.
+    // A few more flows than one may have, to addresses where none answers.
     let count = || host.run("sysctl").args(["-n", "net.netfilter.nf_conntrack_count"]).ok().trim().parse::<u32>().expect("a number");
     let most: u32 = host.run("sysctl").args(["-n", "net.netfilter.nf_conntrack_max"]).ok().trim().parse().expect("a number");
     let bound = (most / 16).min(16_384);
-    let (_flooding, told) = a.hold(&["flood", "100.99.0.2", "4", &(bound).min(65_000).to_string()]);
+    let (_flooding, told) = a.hold(&["flood", "100.99.0.2", &(bound / 1024 + 2).to_string(), "1024"]);
     let counted = count();
-    assert!(told["sent"].as_u64() > Some(u64::from(bound) * 2), "{told}");
+    assert!(told["sent"].as_u64() > Some(u64::from(bound)), "{told}");
     assert!((bound - bound / 8..=bound + 500).contains(&counted), "{counted} connections, the bound is {bound}");
     assert!(reach(&b, &there, 7000).is_some(), "B connects while A cannot");
     assert_eq!(reach(&a, &there, 7000), None);

@@ -42,7 +42,9 @@ pub fn create(link: &Link, pid: u32) -> Result<()> {
         handle.link().add(pair.build()).execute().await.map_err(failed(format!("make link {}", link.name)))?;
         // Before it is up: no IPv6 address of the host end, no router advertisement taken from a tenant.
         forbid_ipv6(&link.name);
-        rates::set(&handle, &link.name, link.rates).await?;
+        if link.rates != rates::Rates::default() {
+            rates::set(&handle, &link.name, link.rates).await?;
+        }
         let index = index_of(&handle, &link.name).await?;
         let up = LinkUnspec::new_with_index(index).up().build();
         handle.link().set(up).execute().await.map_err(failed(format!("bring up link {}", link.name)))?;

@@ -79,6 +79,7 @@ table inet {name} {{
     }}
     chain hop {{
         ct state established,related accept
+        meta oiftype != ether accept comment "a tunnel asks for no neighbours, and every address is its own next hop there"
         ip saddr . rt ip nexthop @hops accept
         add @new_hops {{ ip saddr limit rate over 5/second burst 64 packets }} drop
         update @hops {{ ip saddr . rt ip nexthop }} accept
