@@ -307,12 +307,12 @@ fn n05_each_berth_leaves_by_ports_of_its_own_that_name_its_user() {
     // Where the block is used up for one address and port, there is no other port, but other addresses are still reached.
     outside.also_at(&host, "203.0.113.250");
     Peers::serve(outside.inside(|| TcpListener::bind("203.0.113.250:7000").expect("listen")));
+    let server = outside.serve_tcp(7002);
     let script =
-        format!("for i in $(seq 24); do exec {{fd}}<>/dev/tcp/{}/7000 || break; done 2>/dev/null; echo $fd; sleep 20", outside.address);
-    let before = server.seen().len();
+        format!("for i in $(seq 24); do exec {{fd}}<>/dev/tcp/{}/7002 || break; done 2>/dev/null; echo $fd; sleep 20", outside.address);
     let _holding = a.exec(&["bash", "-c", &script]).spawn();
-    until("all ports are in use", SOON, || (server.seen().len() >= before + 16).then_some(()));
-    let seen: BTreeSet<u16> = server.seen()[before..].iter().map(|peer| peer.port()).collect();
+    until("all ports are in use", SOON, || (server.seen().len() >= 16).then_some(()));
+    let seen: BTreeSet<u16> = server.seen().iter().map(|peer| peer.port()).collect();
     assert!(seen.iter().all(|port| (of_a.0..=of_a.1).contains(port)), "{seen:?}");
     assert!(reach(&a, "203.0.113.250", 7000).is_some());
 
@@ -353,45 +353,14 @@ fn n07_a_berth_fills_neither_the_hosts_neighbours_nor_its_connections() {
     assert!(reach(&b, &there, 7000).is_some());
     drop(flooding);
 
-    // A few more flows than one may have, to addresses where none answers.
+    // A few more flows than one may have, to ports where none listens.
     let count = || host.run("sysctl").args(["-n", "net.netfilter.nf_conntrack_count"]).ok().trim().parse::<u32>().expect("a number");
     let most: u32 = host.run("sysctl").args(["-n", "net.netfilter.nf_conntrack_max"]).ok().trim().parse().expect("a number");
     let bound = (most / 16).min(16_384);
-    let (_flooding, told) = a.hold(&["flood", "100.99.0.2", &(bound / 1024 + 2).to_string(), "1024"]);
+    let (_flooding, told) = a.hold(&["flood", &there, "1", &(bound + 2048).to_string()]);
     let counted = count();
     assert!(told["sent"].as_u64() > Some(u64::from(bound)), "{told}");
     assert!((bound - bound / 8..=bound + 500).contains(&counted), "{counted} connections, the bound is {bound}");
     assert!(reach(&b, &there, 7000).is_some(), "B connects while A cannot");
     assert_eq!(reach(&a, &there, 7000), None);
-}
-
-#[test]
-fn d05_names_ports_networks_and_images_of_two_berths_never_meet() {
-    let host = Host::start();
-    let berths = [host.new_berth("a"), host.new_berth("b")];
-    for (berth, text) in berths.iter().zip(["of-a", "of-b"]) {
-        berth.load_busybox();
-        berth.docker(&["network", "create", "--subnet", "172.30.7.0/24", "net"]).ok();
-        berth.docker(&["volume", "create", "data"]).ok();
-        let dockerfile = format!("FROM {BUSYBOX}\nRUN mkdir /w && echo {text} > /w/index.html\nSTOPSIGNAL SIGKILL\n");
-        berth.docker(&["build", "-t", "site:1", "-"]).input(dockerfile).limit(Duration::from_secs(120)).ok();
-        let port = 22_000 + host.slot.number * 20;
-        let run = ["run", "-d", "--name", "web", "--network", "net", "--ip", "172.30.7.9", "-v", "data:/data", "-p", &format!("{port}:80")];
-        berth.docker(&run).args(["site:1", "httpd", "-f", "-p", "80", "-h", "/w"]).ok();
-        berth.docker(&["exec", "web", "sh", "-c", &format!("echo {text} > /data/mine")]).ok();
-    }
-    for (berth, text) in berths.iter().zip(["of-a", "of-b"]) {
-        let port = 22_000 + host.slot.number * 20;
-        let url = format!("http://{}:{port}/", berth.address());
-        let get = || berth.user.run("curl").args(["-sS", "--noproxy", "*", "--max-time", "10", &url]).output().stdout;
-        until("each user reaches his own", SOON, || (get().trim() == text).then_some(()));
-        assert_eq!(berth.docker_run(&["--network", "net"], "wget -qO- http://web/").stdout.trim(), text);
-        assert_eq!(berth.docker_run(&["-v", "data:/data"], "cat /data/mine").stdout.trim(), text);
-        let names = berth.docker(&["ps", "-a", "--format", "{{.Names}}"]).ok();
-        assert_eq!(names.trim(), "web");
-    }
-    let ids = berths.each_ref().map(|berth| berth.docker(&["image", "inspect", "--format", "{{.Id}}", "site:1"]).ok());
-    assert_ne!(ids[0], ids[1]);
-    berths[0].docker(&["rm", "-f", "web"]).ok();
-    assert_eq!(berths[1].docker(&["inspect", "--format", "{{.State.Running}}", "web"]).ok().trim(), "true");
 }

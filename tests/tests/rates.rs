@@ -44,6 +44,8 @@ impl Bulk {
         thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
                 let (count, over) = (Arc::clone(&count), Arc::clone(&over));
+                // What is written has nearly arrived.
+                rustix::net::sockopt::set_socket_send_buffer_size(&stream, 128 << 10).expect("set up a socket");
                 thread::spawn(move || {
                     let (mut buffer, begun) = (vec![0; 64 << 10], over.load(Ordering::Relaxed));
                     while let Ok(moved @ 1..) = step(&mut stream, &mut buffer) {

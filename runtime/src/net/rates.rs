@@ -132,7 +132,8 @@ fn as_signed(index: u32) -> i32 {
 struct Bucket {
     /// Per second.
     rate: u64,
-    /// What may go at once after a pause: 20 ms of the rate. Larger segments than that are cut, so that one of 64 KiB never waits for ever.
+    /// What may go at once after a pause: 20 ms of the rate, and never less than the largest packet (64 KiB in one piece, with the heads
+    /// that it will have): one that waits while the rate is lowered would wait for ever.
     burst: u32,
     /// What may wait: 100 ms of the rate.
     limit: u32,
@@ -142,7 +143,7 @@ impl Bucket {
     fn new(bits: u64) -> Self {
         let rate = (bits / 8).max(1);
         let part = |of_second: u64, least: u64, most: u64| u32::try_from((rate / of_second).clamp(least, most)).unwrap_or(u32::MAX);
-        Self { rate, burst: part(50, 10 << 10, 64 << 20), limit: part(10, 64 << 10, 256 << 20) }
+        Self { rate, burst: part(50, 80 << 10, 64 << 20), limit: part(10, 128 << 10, 256 << 20) }
     }
 
     /// linux/pkt_sched.h: `struct tc_tbf_qopt`, then the rate in 64 bits and the burst in bytes, which go before what it says.
@@ -169,9 +170,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn q04_a_bucket_holds_a_fiftieth_of_a_second_and_always_some_packets() {
+    fn q04_a_bucket_holds_a_fiftieth_of_a_second_and_always_the_largest_packet() {
         assert_eq!(Bucket::new(100_000_000), Bucket { rate: 12_500_000, burst: 250_000, limit: 1_250_000 });
-        assert_eq!(Bucket::new(64_000), Bucket { rate: 8_000, burst: 10 << 10, limit: 64 << 10 });
+        assert_eq!(Bucket::new(64_000), Bucket { rate: 8_000, burst: 80 << 10, limit: 128 << 10 });
         let [(_, options), (_, rate), _] = Bucket::new(40_000_000_000).attributes();
         assert_eq!(options.len(), 36);
         assert_eq!(rate, 5_000_000_000_u64.to_ne_bytes());
