@@ -64,7 +64,7 @@ fn n01_each_egress_policy_reaches_what_it_says_and_changes_at_once() {
     all.extend(NOT_THE_INTERNET.map(str::to_owned));
     let private: Vec<String> = NOT_THE_INTERNET.map(str::to_owned).to_vec();
 
-    assert_eq!(answered(&a, &all, 7000), [there.clone()], "the default is internet");
+    assert_eq!(answered(&a, &all, 7000), std::slice::from_ref(&there), "the default is internet");
     assert_eq!(service.seen(), []);
 
     set_egress(&a, "all");

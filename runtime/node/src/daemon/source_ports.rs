@@ -93,8 +93,8 @@ fn append(file: &Path, line: &Line) -> io::Result<()> {
     if fs::metadata(file).is_ok_and(|m| m.len() >= MOST_BYTES) {
         fs::rename(file, older(file))?;
     }
-    let mut text = serde_json::to_string(line)?;
-    text.push('\n');
+    // A line that a power loss cut short is not to spoil the one behind it.
+    let text = format!("\n{}\n", serde_json::to_string(line)?);
     let mut out = OpenOptions::new().append(true).create(true).mode(0o600).open(file)?;
     out.write_all(text.as_bytes())?;
     out.sync_data()
@@ -142,14 +142,14 @@ pub fn holder(file: &Path, port: u16, at: i64) -> io::Result<Option<Line>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
         text => text,
     };
-    let text = read(&older(file))? + &read(file)?;
+    let text = read(&older(file))? + "\n" + &read(file)?;
     Ok(find(&text, port, at))
 }
 
 /// The last line about the port up to that time counts. A line cut short by a power loss is none.
 fn find(text: &str, port: u16, at: i64) -> Option<Line> {
-    let lines = text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
-    let last = lines.filter(|line| (line.ports.0..=line.ports.1).contains(&port) && line.at <= at).last()?;
+    let mut lines = text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
+    let last = lines.rfind(|line| (line.ports.0..=line.ports.1).contains(&port) && line.at <= at)?;
     (last.what == What::Given).then_some(last)
 }
 
@@ -198,6 +198,9 @@ mod tests {
         // The list is bounded, and what was in it is still known for as long again.
         OpenOptions::new().write(true).open(&file).unwrap().set_len(MOST_BYTES).unwrap();
         append(&file, &line("carol", What::Given, 500)).unwrap();
+        OpenOptions::new().append(true).open(&file).unwrap().write_all(b"{\"at\":550").unwrap();
+        append(&file, &line("carol", What::TakenBack, 700)).unwrap();
+        assert_eq!(who(2007, 800), None);
         assert!(fs::metadata(&file).unwrap().len() < 1000);
         assert_eq!(who(2007, 600).as_deref(), Some("carol"));
         assert_eq!(who(2007, 150).as_deref(), Some("alice"));
