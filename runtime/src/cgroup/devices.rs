@@ -31,6 +31,12 @@ impl Device {
         self.major == LOOP
     }
 
+    /// True for a loop device over `image` whose work goes past the page cache to a block device.
+    pub(super) fn reaches_disk(self, image: &Path) -> bool {
+        let direct = fs::read_to_string(format!("/sys/dev/block/{self}/loop/dio")).is_ok_and(|text| text.trim() == "1");
+        direct && fs::metadata(image).is_ok_and(|m| rustix::fs::major(m.dev()) != 0)
+    }
+
     /// True for a disk that stands on no other device and is not memory.
     pub(super) fn is_physical(self) -> bool {
         let dir = format!("/sys/dev/block/{self}");

@@ -31,7 +31,7 @@ pub struct Limits {
     pub io: Io,
 }
 
-/// Rates at each block device of the host, and at the berth's own; `None`: as fast as it is.
+/// Rates at each disk of the host; `None`: as fast as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Io {
     /// Bytes per second.
@@ -83,12 +83,9 @@ impl Group {
         })
     }
 
-    /// Sets the I/O limits before anything of the berth runs. `own` is the device of its disk, if it has one of its own.
-    pub fn limit_io(&self, io: &Io, own: Option<Device>) -> Result<(), Refused> {
-        if !io.any() {
-            return Ok(());
-        }
-        self.set_io(io, &super::devices::disks().into_iter().chain(own).collect::<Vec<_>>())
+    /// Sets the I/O limits before anything of the berth runs. `disk` is its own image, `own` the loop device over that.
+    pub fn limit_io(&self, io: &Io, disk: &Path, own: Option<Device>) -> Result<(), Refused> {
+        if io.any() { self.set_io(io, &limited(disk, own)) } else { Ok(()) }
     }
 
     /// Sets all limits of a running berth anew, whatever was there. `disk` is the berth's own image.
@@ -114,12 +111,17 @@ impl Group {
     }
 }
 
-/// Where limits have to be for one berth: the host's disks, and the device that its own disk is.
+/// Where limits have to be for one berth.
 ///
-/// What goes through the berth's loop device is counted there and, in the name of the same group, at the disk below it (loop.c charges its
-/// work to whom the request is from); what goes to the home is counted at the disk only. So both have the same limit.
+/// What goes through the berth's loop device reaches the disk below it in the name of the same group (loop.c charges its work to whom the
+/// request is from), so that one limit there binds it together with what goes to the home. A second one at the loop device would only make
+/// both slower: what waits at one is not there when the other could let it pass. It is where the loop device does not reach a disk directly.
+fn limited(disk: &Path, own: Option<Device>) -> Vec<Device> {
+    super::devices::disks().into_iter().chain(own.filter(|device| !device.reaches_disk(disk))).collect()
+}
+
 fn devices(disk: &Path) -> Vec<Device> {
-    super::devices::disks().into_iter().chain(super::devices::of_image(disk)).collect()
+    limited(disk, super::devices::of_image(disk))
 }
 
 /// A vanished device needs no limit.

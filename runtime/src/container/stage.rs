@@ -61,7 +61,7 @@ fn run(socket: BorrowedFd<'_>) -> Result<()> {
     let disk = disk::mount(&bundle.disk, bundle.room, userns.as_fd())?;
     // Its loop device is known only now, and the host's files will soon be out of sight; still nothing of the container runs.
     let device = Device::loop_device(fstat(&disk).step("look at", "the disk")?.st_dev);
-    bundle.cgroup.limit_io(&bundle.limits.io, device)?;
+    bundle.cgroup.limit_io(&bundle.limits.io, &bundle.disk.path, device)?;
     let disk = rootfs::stage(&bundle.contents(), disk, fds.collect(), userns.as_fd())?;
     drop(userns);
     fault::point("make the user namespace")?;

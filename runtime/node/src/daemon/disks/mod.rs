@@ -71,11 +71,9 @@ struct Entry {
     cut: Option<u64>,
     /// What it could take at the last look.
     seen: u64,
-    /// Free at the last trim, or less since.
-    trimmed: u64,
+    /// What the host holds for it less what it uses, at the last trim: below 0 as long as its tables are not all written.
+    trimmed: i64,
     trimming: bool,
-    /// What it does not use stays with it: the host's file system takes nothing back.
-    keeps: bool,
     /// Why it has less than its limit leaves; for people.
     low: watch::Sender<Option<String>>,
 }
@@ -113,8 +111,7 @@ impl Disks {
         let mut entries = self.entries();
         let low = entries.remove(&id).map_or_else(|| watch::channel(None).0, |entry| entry.low);
         let told = low.subscribe();
-        entries
-            .insert(id, Entry { disk, limit, life, committed, cut: None, seen: 0, trimmed: u64::MAX, trimming: false, keeps: false, low });
+        entries.insert(id, Entry { disk, limit, life, committed, cut: None, seen: 0, trimmed: i64::MAX, trimming: false, low });
         told
     }
 
@@ -129,7 +126,8 @@ impl Disks {
         let entry = entries.get_mut(&id).ok_or_else(|| Error::Invalid(format!("{id} has no disk")))?;
         let space = entry.disk.space()?;
         let wanted = own(&entry.disk, &space, entry.limit);
-        (entry.committed, entry.cut, entry.trimmed) = (outstanding(&entry.disk, &space), None, u64::MAX);
+        (entry.committed, entry.cut) = (outstanding(&entry.disk, &space), None);
+        entry.trimmed = entry.held_unused(&space);
         entry.life = Life::Unseen(wanted);
         let limit = entry.limit;
         let (division, _) = self.divide(&mut entries, Some(id))?;
@@ -151,6 +149,9 @@ impl Disks {
         let space = mounted.space()?;
         if space.available.abs_diff(own(&disk, &space, entry.limit)) > STEP && entry.cut.is_none() {
             entry.cut = Some(space.available);
+        }
+        if entry.trimmed == i64::MAX {
+            entry.trimmed = entry.held_unused(&space);
         }
         entry.life = Life::Mounted(mounted);
         drop(entries);
@@ -221,6 +222,7 @@ impl Disks {
             entry.trimming = true;
             Arc::clone(mounted)
         };
+        let before = mounted.space().unwrap_or_default();
         match mounted.trim(go_on) {
             Ok(bytes) => tracing::debug!(%id, bytes, "trimmed"),
             Err(error) => tracing::warn!(%id, error = chain(&error), "not trimmed"),
@@ -228,8 +230,9 @@ impl Disks {
         let space = mounted.space().unwrap_or_default();
         drop(mounted);
         if let Some(entry) = self.entries().get_mut(&id) {
-            (entry.trimming, entry.trimmed) = (false, space.free);
-            entry.keeps = entry.given_up(&space) >= TRIM.0;
+            // What was deleted meanwhile may have come too late for it.
+            let late = before.used().saturating_sub(space.used()).cast_signed();
+            (entry.trimming, entry.trimmed) = (false, entry.held_unused(&space) - late);
         }
         self.changed.notify_one();
     }
@@ -252,7 +255,6 @@ impl Disks {
         for (id, entry) in entries.iter_mut() {
             let Life::Mounted(mounted) = &entry.life else { continue };
             let Ok(space) = mounted.space() else { continue };
-            entry.trimmed = entry.trimmed.min(space.free);
             if entry.is_worth_a_trim(&space, if tight.is_some() { TRIM.0 } else { TRIM.1 }) {
                 look.trim.push(*id);
             }
@@ -327,15 +329,14 @@ impl Entry {
         }
     }
 
-    /// Bytes that the host holds for it and it does not use; what the host has yet to give hides as many.
-    fn given_up(&self, space: &Space) -> u64 {
-        self.disk.occupied().unwrap_or(0).saturating_sub(space.used())
+    fn held_unused(&self, space: &Space) -> i64 {
+        self.disk.occupied().unwrap_or(0).cast_signed() - space.used().cast_signed()
     }
 
-    /// Whether it seems to have deleted so much since its last trim, or before this run.
+    /// Whether it has deleted so much since its last trim, or in this run.
     fn is_worth_a_trim(&self, space: &Space, worth: u64) -> bool {
-        let deleted = space.free.saturating_sub(self.trimmed) >= worth || (!self.keeps && self.given_up(space) >= worth);
-        matches!(self.disk.backend, Backend::Loop) && !self.trimming && deleted
+        let deleted = self.held_unused(space).saturating_sub(self.trimmed);
+        matches!(self.disk.backend, Backend::Loop) && !self.trimming && deleted >= worth.cast_signed()
     }
 
     /// The room to set, where it is another than what holds: `Some(None)` for what the limit leaves.
