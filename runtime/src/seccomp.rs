@@ -109,10 +109,7 @@ fn threads_only(filter: &mut ScmpFilterContext) -> std::result::Result<(), Secco
     Ok(())
 }
 
-fn load(
-    denied: &[&str],
-    more: impl FnOnce(&mut ScmpFilterContext) -> std::result::Result<(), SeccompError>,
-) -> Result<ScmpFilterContext> {
+fn load(denied: &[&str], more: impl FnOnce(&mut ScmpFilterContext) -> std::result::Result<(), SeccompError>) -> Result<ScmpFilterContext> {
     let named = |operation: &str| {
         let operation = operation.to_owned();
         move |source: SeccompError| Error::Seccomp { operation, source }

@@ -144,7 +144,16 @@ mod tests {
     #[test]
     fn nothing_is_taken_from_a_berth_whose_record_is_not_readable() {
         let bob = record("bob", 1001, 1);
-        let corrupt = Corrupt { file: "x".into(), id: Some(bob.id), user: None, uid: None, index: None, source_ports: None, image: None, reason: "cut".into() };
+        let corrupt = Corrupt {
+            file: "x".into(),
+            id: Some(bob.id),
+            user: None,
+            uid: None,
+            index: None,
+            source_ports: None,
+            image: None,
+            reason: "cut".into(),
+        };
         let known = Known::new(&[], &[corrupt]);
         assert!(!known.stray_group(&bob.id.to_string()));
         assert!(!known.stray_link("bt1", "bt") && !known.stray_user("1001") && !known.stray_user("bob"));

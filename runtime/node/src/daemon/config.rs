@@ -282,8 +282,10 @@ mod tests {
 
     #[test]
     fn all_problems_are_told_at_once() {
-        let config: Config =
-            toml::from_str("run_dir = \"x\"\ninstance = \"a-b\"\nlink_prefix = \"bt1\"\n[network]\npool = \"10.0.0.1/16\"\nsource_ports = \"80-90\"").unwrap();
+        let config: Config = toml::from_str(
+            "run_dir = \"x\"\ninstance = \"a-b\"\nlink_prefix = \"bt1\"\n[network]\npool = \"10.0.0.1/16\"\nsource_ports = \"80-90\"",
+        )
+        .unwrap();
         let problems = config.problems();
         assert_eq!(problems.len(), 5, "{problems:?}");
     }

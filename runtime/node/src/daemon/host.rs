@@ -143,7 +143,8 @@ impl Host {
         let calls = Arc::new(Calls::open(layout.spools()).step("read", layout.spools().display())?);
         let guards = Guards::default();
         let disks = Arc::new(Disks::new(layout.berths(), config.disk.low_water.0));
-        let host = Self { config, layout, hierarchy, systemd, table, guards, told: RwLock::default(), records, images, calls, disks, ranges };
+        let host =
+            Self { config, layout, hierarchy, systemd, table, guards, told: RwLock::default(), records, images, calls, disks, ranges };
         host.make_group_parent()?;
         Ok(host)
     }

@@ -90,7 +90,9 @@ fn remove(host: &Host, records: &[Record], corrupt: &[Corrupt]) -> Result<()> {
     note("rules in other firewalls", firewalls.close());
     let restored = net::forwarding::restore(&host.table.name, || firewalls.others_forward()).map(|restored| match restored {
         Restored::OtherNode => eprintln!("another berth-node is on this host: net.ipv4.ip_forward stays as it is"),
-        Restored::Others => eprintln!("somebody else on this host translates addresses: net.ipv4.ip_forward stays 1, though it was 0 before"),
+        Restored::Others => {
+            eprintln!("somebody else on this host translates addresses: net.ipv4.ip_forward stays 1, though it was 0 before")
+        }
         Restored::Off | Restored::Untouched => {}
     });
     note("forwarding", restored);

@@ -118,14 +118,16 @@ impl Control {
                 Ok(())
             }
             // Asleep, nobody uses it either: an older shim is replaced then.
-            ToShim::Retire { deadline_ms } => match self.sleeper.idle_too_long().is_some() || matches!(self.sleeper.rest(), Rest::Asleep(_)) {
-                true => {
-                    send(node, &FromShim::Ok, &[]).await?;
-                    self.state.ask_stop(Duration::from_millis(deadline_ms));
-                    Ok(())
+            ToShim::Retire { deadline_ms } => {
+                match self.sleeper.idle_too_long().is_some() || matches!(self.sleeper.rest(), Rest::Asleep(_)) {
+                    true => {
+                        send(node, &FromShim::Ok, &[]).await?;
+                        self.state.ask_stop(Duration::from_millis(deadline_ms));
+                        Ok(())
+                    }
+                    false => refuse(node, "somebody uses it again".into()).await,
                 }
-                false => refuse(node, "somebody uses it again".into()).await,
-            },
+            }
             ToShim::Suspend { reason } => done(node, self.sleeper.suspend(reason).await).await,
             ToShim::Resume => done(node, self.sleeper.resume()).await,
             ToShim::Use => match self.sleeper.awake().await {

@@ -3,8 +3,8 @@
 mod disks;
 mod ids;
 mod kernel;
-mod network;
 mod limits;
+mod network;
 
 use std::{
     collections::BTreeSet,
