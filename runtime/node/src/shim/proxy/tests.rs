@@ -25,6 +25,8 @@ struct Rig {
     /// Keeps the queue of the user's socket, as the node does.
     _queue: OwnedFd,
     serving: JoinHandle<()>,
+    /// Writes lines of calls, as in the shim.
+    writing: JoinHandle<()>,
     /// In place of the kernel's, for the freezer.
     _freezer: TempDir,
 }
@@ -39,11 +41,12 @@ impl Rig {
         let hold = Hold { starting: SOON, ready: SOON };
         let spool = File::options().read(true).append(true).create(true).open(dir.path().join("calls")).unwrap();
         let (sleeper, freezer) = sleeper(&state);
+        let calls = Arc::new(Calls::open(spool, owner.clone(), 0).unwrap());
         let parts = Parts {
             inner: Arc::new(Inner { root, ids: 0..=u32::MAX }),
             state: Arc::clone(&state),
             sleeper: Arc::new(sleeper),
-            calls: Arc::new(Calls::open(spool, owner.clone(), 0).unwrap()),
+            calls: Arc::clone(&calls),
             covers: Vec::new(),
         };
         let mut proxy = Proxy::new(owner, parts, 100, hold);
@@ -54,7 +57,8 @@ impl Rig {
         let queue = listener.try_clone().unwrap().into();
         let proxy = Arc::new(proxy);
         let serving = tokio::spawn(Arc::clone(&proxy).serve(watch_socket(listener.into()).unwrap()));
-        Self { dir, state, proxy, _queue: queue, serving, _freezer: freezer }
+        let writing = tokio::spawn(async move { calls.write_for_ever().await });
+        Self { dir, state, proxy, _queue: queue, serving, writing, _freezer: freezer }
     }
 
     fn inner_path(&self) -> PathBuf {
@@ -103,6 +107,7 @@ impl Rig {
 impl Drop for Rig {
     fn drop(&mut self) {
         self.serving.abort();
+        self.writing.abort();
     }
 }
 
