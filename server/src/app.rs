@@ -46,7 +46,7 @@ impl App {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
         made.map_err(|source| Error::StateDir { path: path.clone(), source })?;
         let lock = lock(path.join("server.lock"))?;
-        let store = Arc::new(Store::open(&config.database_file()).await?);
+        let store = Arc::new(Store::open(&config.location()).await?);
         let clock = Clock::SYSTEM;
         let node = Arc::new(NodeClient::new(config.node_socket.clone(), clock));
         let uploads = Arc::new(Uploads::default());

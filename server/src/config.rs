@@ -1,7 +1,7 @@
 //! `server.toml`: unknown keys are refused, and all problems are told at once. An absent file means the defaults.
 
 use std::{
-    fmt::Write,
+    fmt::{self, Write},
     fs, io,
     path::{Path, PathBuf},
 };
@@ -22,11 +22,28 @@ pub struct Config {
     pub audit: Audit,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Database {
-    /// `sqlite:PATH`; empty means the file `berth.db` in `state_dir`.
+    /// `sqlite:PATH`, or `postgres://USER@HOST:PORT/NAME` (`postgres:///NAME?host=/DIRECTORY` for a socket); empty means the file
+    /// `berth.db` in `state_dir`. The password is not part of it.
     pub url: String,
+    /// File that holds PostgreSQL's password and nothing else. Without it PGPASSFILE and `~/.pgpass` are looked at.
+    pub password_file: Option<PathBuf>,
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A URL that holds a password is refused, after it was read.
+        f.debug_struct("Database").field("url", &without_password(&self.url)).field("password_file", &self.password_file).finish()
+    }
+}
+
+/// Where the database is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    Sqlite(PathBuf),
+    Postgres { url: String, password_file: Option<PathBuf> },
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -98,13 +115,15 @@ impl Config {
         }
     }
 
-    /// The file of the database.
-    pub fn database_file(&self) -> PathBuf {
-        match self.database.url.as_str() {
-            "" => self.state_dir.join("berth.db"),
+    /// Where the database is.
+    pub fn location(&self) -> Location {
+        let Database { url, password_file } = &self.database;
+        match url.as_str() {
+            "" => Location::Sqlite(self.state_dir.join("berth.db")),
+            url if is_postgres(url) => Location::Postgres { url: url.to_owned(), password_file: password_file.clone() },
             url => {
                 let path = url.strip_prefix("sqlite:").unwrap_or(url);
-                PathBuf::from(path.strip_prefix("//").unwrap_or(path))
+                Location::Sqlite(path.strip_prefix("//").unwrap_or(path).into())
             }
         }
     }
@@ -122,10 +141,7 @@ impl Config {
                 problems.push(format!("{key} has {length} bytes, the most is {MAX_SOCKET_PATH}"));
             }
         }
-        let url = &self.database.url;
-        if !url.is_empty() && (!url.starts_with("sqlite:") || self.database_file().is_relative()) {
-            problems.push(format!("database.url must be sqlite: and an absolute path, or empty; it is {url:?}"));
-        }
+        problems.extend(self.database_problems());
         if !(0.01..=1000.0).contains(&self.policy.disk_overcommit) {
             problems.push(format!("policy.disk_overcommit must lie between 0.01 and 1000, it is {}", self.policy.disk_overcommit));
         }
@@ -137,6 +153,46 @@ impl Config {
             problems.push(format!("audit.keep_bytes must be at least {LEAST_AUDIT}, it is {keep_bytes}"));
         }
         problems
+    }
+
+    fn database_problems(&self) -> Vec<String> {
+        let Database { url, password_file } = &self.database;
+        let mut problems = Vec::new();
+        let shown = without_password(url);
+        match self.location() {
+            Location::Sqlite(path) if !url.is_empty() && (!url.starts_with("sqlite:") || path.is_relative()) => {
+                problems.push(format!(
+                    "database.url must be sqlite: and an absolute path, postgres:// and a database, or empty; it is {shown:?}"
+                ));
+            }
+            Location::Sqlite(_) if password_file.is_some() => {
+                problems.push("database.password_file is for PostgreSQL; SQLite knows no password".to_owned());
+            }
+            Location::Postgres { .. } if shown != *url || url.contains("password=") => {
+                problems.push(
+                    "database.url must not hold the password; write it into a file and name that as database.password_file".to_owned(),
+                );
+            }
+            _ => {}
+        }
+        if let Some(path) = password_file.as_ref().filter(|path| !path.is_absolute()) {
+            problems.push(format!("database.password_file must be an absolute path, it is {path:?}"));
+        }
+        problems
+    }
+}
+
+fn is_postgres(url: &str) -> bool {
+    url.starts_with("postgres:") || url.starts_with("postgresql:")
+}
+
+/// The URL with what stands between the user's name and the host left out.
+fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    match authority.rsplit_once('@').and_then(|(login, _)| login.split_once(':')) {
+        Some((user, secret)) => format!("{scheme}://{user}:…{}", &rest[user.len() + 1 + secret.len()..]),
+        None => url.to_owned(),
     }
 }
 
@@ -164,7 +220,7 @@ mod tests {
     #[test]
     fn an_absent_file_means_the_defaults() {
         assert_eq!(Config::load(Path::new("/nonexistent/server.toml")).unwrap(), Config::default());
-        assert_eq!(load("").unwrap().database_file(), Path::new("/var/lib/berth/server/berth.db"));
+        assert_eq!(load("").unwrap().location(), Location::Sqlite("/var/lib/berth/server/berth.db".into()));
     }
 
     #[test]
@@ -176,7 +232,7 @@ mod tests {
     #[test]
     fn all_problems_are_told_at_once() {
         let error = load(
-            "api_socket = \"x\"\n[database]\nurl = \"postgres://h/d\"\n[policy]\ndisk_overcommit = -1.0\n\
+            "api_socket = \"x\"\n[database]\nurl = \"mysql://h/d\"\n[policy]\ndisk_overcommit = -1.0\n\
                           [audit]\nkeep_days = 0\nkeep_bytes = 5\n",
         )
         .unwrap_err();
@@ -184,6 +240,22 @@ mod tests {
         for word in ["api_socket", "database.url", "disk_overcommit", "keep_days", "keep_bytes"] {
             assert!(text.contains(word), "{text}");
         }
-        assert_eq!(load("[database]\nurl = \"sqlite:///x/y.db\"\n").unwrap().database_file(), Path::new("/x/y.db"));
+        assert_eq!(load("[database]\nurl = \"sqlite:///x/y.db\"\n").unwrap().location(), Location::Sqlite("/x/y.db".into()));
+    }
+
+    #[test]
+    fn a_password_stands_in_a_file_and_is_never_shown() {
+        let url = "postgres://berth@db.example:5433/berth";
+        let config = load(&format!("[database]\nurl = \"{url}\"\npassword_file = \"/etc/berth/database.password\"\n")).unwrap();
+        assert_eq!(
+            config.location(),
+            Location::Postgres { url: url.to_owned(), password_file: Some("/etc/berth/database.password".into()) }
+        );
+        for text in ["postgres://berth:hunter@2@db.example/berth", "postgres:///berth?user=berth&password=hunter@2"] {
+            let error = load(&format!("[database]\nurl = \"{text}\"\n")).unwrap_err().to_string();
+            assert!(error.contains("database.password_file") && !error.contains("hunter"), "{error}");
+        }
+        let shown = format!("{:?}", Database { url: "postgres://berth:hunter@2@db.example/berth".to_owned(), password_file: None });
+        assert!(shown.contains("postgres://berth:…@db.example/berth") && !shown.contains("hunter"), "{shown}");
     }
 }

@@ -1,8 +1,8 @@
 //! The audit trail: rows are added in the transaction of the intent they speak of, and never changed.
 
-use sqlx::{FromRow, QueryBuilder, Sqlite};
+use sqlx::FromRow;
 
-use super::{Connection, During, Error, before_or_end, from_json, id, to_json, unsigned};
+use super::{Connection, During, Error, Query, before_or_end, from_json, id, query, to_json, unsigned};
 use crate::domain::{AuditEntry, AuditId, AuditRecord, Caller, Clock, OperationId, TrailFilter};
 
 #[derive(FromRow)]
@@ -42,7 +42,7 @@ impl TryFrom<Row> for AuditRecord {
 
 /// Adds what `caller` asked for, or what the server did by itself.
 pub async fn insert(connection: &mut Connection, clock: &Clock, caller: Option<&Caller>, entry: AuditEntry<'_>) -> Result<(), Error> {
-    sqlx::query(
+    query(
         "INSERT INTO audit (id, at, actor, actor_uid, role, action, subject_kind, subject, details, operation_id, request_id)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
     )
@@ -70,7 +70,7 @@ pub async fn page(
     before: Option<AuditId>,
     limit: u32,
 ) -> Result<Vec<AuditRecord>, Error> {
-    let mut query = QueryBuilder::new("SELECT * FROM audit WHERE id < ");
+    let mut query = query("SELECT * FROM audit WHERE id < ");
     query.push_bind(before_or_end(before.map(|id| id.0)));
     narrow(&mut query, filter);
     query.push(" ORDER BY id DESC LIMIT ").push_bind(i64::from(limit));
@@ -85,7 +85,7 @@ pub async fn between(
     head: AuditId,
     limit: u32,
 ) -> Result<Vec<AuditRecord>, Error> {
-    let mut query = QueryBuilder::new("SELECT * FROM audit WHERE id > ");
+    let mut query = query("SELECT * FROM audit WHERE id > ");
     query.push_bind(after.to_string()).push(" AND id <= ").push_bind(head.to_string());
     narrow(&mut query, filter);
     query.push(" ORDER BY id LIMIT ").push_bind(i64::from(limit));
@@ -94,12 +94,11 @@ pub async fn between(
 
 /// The newest row's id; all zeros when there is none.
 pub async fn head(connection: &mut Connection) -> Result<AuditId, Error> {
-    let head: Option<String> =
-        sqlx::query_scalar("SELECT MAX(id) FROM audit").fetch_one(connection).await.during("read the audit trail")?;
+    let (head,): (Option<String>,) = query("SELECT MAX(id) FROM audit").fetch_one(connection).await.during("read the audit trail")?;
     head.map_or(Ok(AuditId(uuid::Uuid::nil())), |text| id("audit", text).map(AuditId))
 }
 
-fn narrow(query: &mut QueryBuilder<Sqlite>, filter: &TrailFilter) {
+fn narrow(query: &mut Query, filter: &TrailFilter) {
     if let Some(user) = &filter.user {
         // An image may have the name of a user; its rows are not his.
         query.push(" AND subject_kind = 'berth' AND subject = ").push_bind(user.clone());
@@ -115,18 +114,17 @@ fn narrow(query: &mut QueryBuilder<Sqlite>, filter: &TrailFilter) {
     }
 }
 
-async fn fetch(connection: &mut Connection, mut query: QueryBuilder<Sqlite>) -> Result<Vec<AuditRecord>, Error> {
-    let rows: Vec<Row> = query.build_query_as().fetch_all(connection).await.during("read the audit trail")?;
+async fn fetch(connection: &mut Connection, query: Query) -> Result<Vec<AuditRecord>, Error> {
+    let rows: Vec<Row> = query.fetch_all(connection).await.during("read the audit trail")?;
     rows.into_iter().map(AuditRecord::try_from).collect()
 }
 
 /// Drops rows older than `before`, at most `limit` of them; returns how many went.
 pub async fn prune(connection: &mut Connection, before: i64, limit: u32) -> Result<u64, Error> {
-    let result = sqlx::query("DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < $1 ORDER BY id LIMIT $2)")
+    query("DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < $1 ORDER BY id LIMIT $2)")
         .bind(before)
         .bind(i64::from(limit))
         .execute(connection)
         .await
-        .during("prune the audit trail")?;
-    Ok(result.rows_affected())
+        .during("prune the audit trail")
 }

@@ -2,7 +2,7 @@
 
 use sqlx::FromRow;
 
-use super::{Connection, During, Error, from_json, id, limits, profiles::PolicyRow, to_json, touched, unsigned, variant};
+use super::{Connection, During, Error, from_json, id, limits, profiles::PolicyRow, query, to_json, touched, unsigned, variant};
 use crate::domain::{Berth, BerthId, HostPolicy, Own, Problem, ProfileId, Status, Suspension, UserId, UserName, Wanted};
 
 const TABLE: &str = "berths";
@@ -106,7 +106,7 @@ pub struct NewBerth<'a> {
 }
 
 pub async fn insert(connection: &mut Connection, berth: &NewBerth<'_>) -> Result<(), Error> {
-    let query = sqlx::query(concat!(
+    let query = query(concat!(
         "INSERT INTO berths (id, user_id, ",
         limits::columns!(),
         ", egress, profile_id, image, image_name, allow_system, wanted, generation, applied, state, created_at, updated_at)
@@ -129,19 +129,19 @@ pub async fn insert(connection: &mut Connection, berth: &NewBerth<'_>) -> Result
 
 pub async fn by_user(connection: &mut Connection, user: &UserName) -> Result<Option<Berth>, Error> {
     let row: Option<Row> =
-        sqlx::query_as(select!("WHERE u.name = $1")).bind(user.as_str()).fetch_optional(connection).await.during("look up a berth")?;
+        query(select!("WHERE u.name = $1")).bind(user.as_str()).fetch_optional(connection).await.during("look up a berth")?;
     row.map(Berth::try_from).transpose()
 }
 
 pub async fn by_id(connection: &mut Connection, id: BerthId) -> Result<Option<Berth>, Error> {
     let row: Option<Row> =
-        sqlx::query_as(select!("WHERE b.id = $1")).bind(id.to_string()).fetch_optional(connection).await.during("look up a berth")?;
+        query(select!("WHERE b.id = $1")).bind(id.to_string()).fetch_optional(connection).await.during("look up a berth")?;
     row.map(Berth::try_from).transpose()
 }
 
 /// Up to `limit` berths whose users come after `after`, in the order of names.
 pub async fn page(connection: &mut Connection, after: &str, limit: u32) -> Result<Vec<Berth>, Error> {
-    let rows: Vec<Row> = sqlx::query_as(select!("WHERE u.name > $1 ORDER BY u.name LIMIT $2"))
+    let rows: Vec<Row> = query(select!("WHERE u.name > $1 ORDER BY u.name LIMIT $2"))
         .bind(after)
         .bind(i64::from(limit))
         .fetch_all(connection)
@@ -161,7 +161,7 @@ pub struct Due {
 
 /// Berths for which there is something to do, urgent ones first: a new intent, or nothing known of them on the node.
 pub async fn due(connection: &mut Connection) -> Result<Vec<Due>, Error> {
-    let rows: Vec<(String, i64, bool)> = sqlx::query_as(
+    let rows: Vec<(String, i64, bool)> = query(
         "SELECT id, generation, suspended IS NOT NULL AND wanted <> 'deleted' AND generation > applied AS urgent FROM berths
          WHERE generation > applied OR wanted = 'deleted' OR status IS NULL ORDER BY urgent DESC, id",
     )
@@ -174,13 +174,13 @@ pub async fn due(connection: &mut Connection) -> Result<Vec<Due>, Error> {
 /// All berths that are not being deleted, in the order of ids.
 pub async fn all(connection: &mut Connection) -> Result<Vec<Berth>, Error> {
     let rows: Vec<Row> =
-        sqlx::query_as(select!("WHERE b.wanted <> 'deleted' ORDER BY b.id")).fetch_all(connection).await.during("list all berths")?;
+        query(select!("WHERE b.wanted <> 'deleted' ORDER BY b.id")).fetch_all(connection).await.during("list all berths")?;
     rows.into_iter().map(Berth::try_from).collect()
 }
 
 /// The berths of a profile that are not being deleted.
 pub async fn of_profile(connection: &mut Connection, profile: ProfileId) -> Result<Vec<Berth>, Error> {
-    let rows: Vec<Row> = sqlx::query_as(select!("WHERE b.profile_id = $1 AND b.wanted <> 'deleted' ORDER BY b.id"))
+    let rows: Vec<Row> = query(select!("WHERE b.profile_id = $1 AND b.wanted <> 'deleted' ORDER BY b.id"))
         .bind(profile.to_string())
         .fetch_all(connection)
         .await
@@ -190,7 +190,7 @@ pub async fn of_profile(connection: &mut Connection, profile: ProfileId) -> Resu
 
 /// Bars the berth, or lets it go; returns the new generation.
 pub async fn suspend(connection: &mut Connection, id: BerthId, suspension: Option<&Suspension>, now: i64) -> Result<i64, Error> {
-    sqlx::query_scalar(
+    let (generation,) = query(
         "UPDATE berths SET suspended = $2, suspended_by = $3, suspended_at = $4, generation = generation + 1, updated_at = $5 WHERE id = $1
          RETURNING generation",
     )
@@ -201,12 +201,13 @@ pub async fn suspend(connection: &mut Connection, id: BerthId, suspension: Optio
     .bind(now)
     .fetch_one(connection)
     .await
-    .during("store the suspension of the berth")
+    .during("store the suspension of the berth")?;
+    Ok(generation)
 }
 
 /// Asks for another state; returns the new generation.
 pub async fn want(connection: &mut Connection, id: BerthId, wanted: Wanted, restart_after: Option<i64>, now: i64) -> Result<i64, Error> {
-    sqlx::query_scalar(
+    let (generation,) = query(
         "UPDATE berths SET wanted = $2, restart_after = $3, generation = generation + 1, updated_at = $4 WHERE id = $1
          RETURNING generation",
     )
@@ -216,17 +217,19 @@ pub async fn want(connection: &mut Connection, id: BerthId, wanted: Wanted, rest
     .bind(now)
     .fetch_one(connection)
     .await
-    .during("store what is wanted of the berth")
+    .during("store what is wanted of the berth")?;
+    Ok(generation)
 }
 
 /// Asks for other limits; returns the new generation.
 pub async fn limit(connection: &mut Connection, id: BerthId, profile: ProfileId, own: &Own, now: i64) -> Result<i64, Error> {
     set_limits(connection, id, profile, own, now).await?;
-    sqlx::query_scalar("UPDATE berths SET generation = generation + 1 WHERE id = $1 RETURNING generation")
+    let (generation,) = query("UPDATE berths SET generation = generation + 1 WHERE id = $1 RETURNING generation")
         .bind(id.to_string())
         .fetch_one(connection)
         .await
-        .during("store the limits of the berth")
+        .during("store the limits of the berth")?;
+    Ok(generation)
 }
 
 /// Puts back the limits that the node has kept after refusing others; asks for nothing. A profile that was deleted meanwhile stays away.
@@ -235,18 +238,18 @@ pub async fn restore_limits(connection: &mut Connection, id: BerthId, profile: P
 }
 
 async fn set_limits(connection: &mut Connection, id: BerthId, profile: ProfileId, own: &Own, now: i64) -> Result<(), Error> {
-    let query = sqlx::query(concat!(
+    let query = query(concat!(
         "UPDATE berths SET profile_id = COALESCE((SELECT p.id FROM profiles p WHERE p.id = $2), profile_id), ",
         limits::assignments!(),
         ", egress = $17, updated_at = $18 WHERE id = $1",
     ));
-    let result = limits::bind_own(query.bind(id.to_string()).bind(profile.to_string()), own).bind(now).execute(connection).await;
-    touched(&result.during("store the limits of the berth")?, "store the limits of the berth")
+    let rows = limits::bind_own(query.bind(id.to_string()).bind(profile.to_string()), own).bind(now).execute(connection).await;
+    touched(rows.during("store the limits of the berth")?, "store the limits of the berth")
 }
 
 /// Asks that every berth of a profile takes on its limits and its policy.
 pub async fn touch_profile(connection: &mut Connection, profile: ProfileId, now: i64) -> Result<(), Error> {
-    sqlx::query("UPDATE berths SET generation = generation + 1, updated_at = $2 WHERE profile_id = $1 AND wanted <> 'deleted'")
+    query("UPDATE berths SET generation = generation + 1, updated_at = $2 WHERE profile_id = $1 AND wanted <> 'deleted'")
         .bind(profile.to_string())
         .bind(now)
         .execute(connection)
@@ -259,7 +262,7 @@ pub async fn touch_profile(connection: &mut Connection, profile: ProfileId, now:
 /// then, unless something newer is, or a suspension holds it back: a berth that was stopped as asked may wake on its next connection, and
 /// nobody stops it again.
 pub async fn applied(connection: &mut Connection, id: BerthId, generation: i64, problem: Option<(&Problem, i64)>) -> Result<(), Error> {
-    let result = sqlx::query(
+    let rows = query(
         "UPDATE berths SET applied = $2, problem = $3,
                            wanted = CASE WHEN generation = $2 AND wanted <> 'deleted' AND suspended IS NULL THEN 'present' ELSE wanted END
          WHERE id = $1",
@@ -270,12 +273,12 @@ pub async fn applied(connection: &mut Connection, id: BerthId, generation: i64, 
     .execute(connection)
     .await
     .during("note what the node has done")?;
-    touched(&result, "note what the node has done")
+    touched(rows, "note what the node has done")
 }
 
 /// Notes why the intent cannot be carried out for now.
 pub async fn set_problem(connection: &mut Connection, id: BerthId, problem: Option<(&Problem, i64)>) -> Result<(), Error> {
-    sqlx::query("UPDATE berths SET problem = $2 WHERE id = $1")
+    query("UPDATE berths SET problem = $2 WHERE id = $1")
         .bind(id.to_string())
         .bind(problem.as_ref().map(to_json))
         .execute(connection)
@@ -286,7 +289,7 @@ pub async fn set_problem(connection: &mut Connection, id: BerthId, problem: Opti
 
 /// Forgets why an earlier attempt failed, once the berth works and nothing new is wanted of it.
 pub async fn recovered(connection: &mut Connection, id: BerthId) -> Result<(), Error> {
-    sqlx::query("UPDATE berths SET problem = NULL WHERE id = $1 AND problem IS NOT NULL AND applied = generation AND wanted = 'present'")
+    query("UPDATE berths SET problem = NULL WHERE id = $1 AND problem IS NOT NULL AND applied = generation AND wanted = 'present'")
         .bind(id.to_string())
         .execute(connection)
         .await
@@ -296,21 +299,20 @@ pub async fn recovered(connection: &mut Connection, id: BerthId) -> Result<(), E
 
 /// Keeps what the node reported; false when that is known already, or no berth has this id.
 pub async fn observe(connection: &mut Connection, status: &Status, now: i64) -> Result<bool, Error> {
-    let result =
-        sqlx::query("UPDATE berths SET state = $2, status = $3, observed_at = $4 WHERE id = $1 AND (status IS NULL OR status <> $3)")
-            .bind(status.id.to_string())
-            .bind(status.state.as_str())
-            .bind(to_json(status))
-            .bind(now)
-            .execute(connection)
-            .await
-            .during("keep the state of the berth")?;
-    Ok(result.rows_affected() > 0)
+    let rows = query("UPDATE berths SET state = $2, status = $3, observed_at = $4 WHERE id = $1 AND (status IS NULL OR status <> $3)")
+        .bind(status.id.to_string())
+        .bind(status.state.as_str())
+        .bind(to_json(status))
+        .bind(now)
+        .execute(connection)
+        .await
+        .during("keep the state of the berth")?;
+    Ok(rows > 0)
 }
 
 /// Notes that the node knows no such berth.
 pub async fn forget_status(connection: &mut Connection, id: BerthId, now: i64) -> Result<(), Error> {
-    sqlx::query("UPDATE berths SET state = 'stopped', status = NULL, observed_at = $2 WHERE id = $1")
+    query("UPDATE berths SET state = 'stopped', status = NULL, observed_at = $2 WHERE id = $1")
         .bind(id.to_string())
         .bind(now)
         .execute(connection)
@@ -321,13 +323,13 @@ pub async fn forget_status(connection: &mut Connection, id: BerthId, now: i64) -
 
 /// Ids of berths that the node has reported.
 pub async fn observed(connection: &mut Connection) -> Result<Vec<BerthId>, Error> {
-    let rows: Vec<String> =
-        sqlx::query_scalar("SELECT id FROM berths WHERE status IS NOT NULL").fetch_all(connection).await.during("list observed berths")?;
-    rows.into_iter().map(|text| id(TABLE, text).map(BerthId)).collect()
+    let rows: Vec<(String,)> =
+        query("SELECT id FROM berths WHERE status IS NOT NULL").fetch_all(connection).await.during("list observed berths")?;
+    rows.into_iter().map(|(text,)| id(TABLE, text).map(BerthId)).collect()
 }
 
 pub async fn remove(connection: &mut Connection, id: BerthId) -> Result<(), Error> {
-    sqlx::query("DELETE FROM berths WHERE id = $1").bind(id.to_string()).execute(connection).await.during("remove the berth")?;
+    query("DELETE FROM berths WHERE id = $1").bind(id.to_string()).execute(connection).await.during("remove the berth")?;
     Ok(())
 }
 
@@ -342,7 +344,7 @@ pub struct Sums {
 
 /// Sums of the limits of all berths that are not being deleted; call it again after a change in the same transaction.
 pub async fn sums(connection: &mut Connection) -> Result<Sums, Error> {
-    let (cpu, memory, disk, berths): (i64, i64, i64, i64) = sqlx::query_as(
+    let (cpu, memory, disk, berths): (i64, i64, i64, i64) = query(
         "SELECT CAST(COALESCE(SUM(COALESCE(b.cpu_millis, p.cpu_millis)), 0) AS BIGINT),
                 CAST(COALESCE(SUM(COALESCE(b.memory_bytes, p.memory_bytes)), 0) AS BIGINT),
                 CAST(COALESCE(SUM(COALESCE(b.disk_bytes, p.disk_bytes)), 0) AS BIGINT), COUNT(*)
@@ -361,9 +363,10 @@ pub async fn sums(connection: &mut Connection) -> Result<Sums, Error> {
 
 /// Users whose berths stand on an image.
 pub async fn users_of_image(connection: &mut Connection, digest: &str) -> Result<Vec<String>, Error> {
-    sqlx::query_scalar("SELECT u.name FROM berths b JOIN users u ON u.id = b.user_id WHERE b.image = $1 ORDER BY u.name")
+    let rows: Vec<(String,)> = query("SELECT u.name FROM berths b JOIN users u ON u.id = b.user_id WHERE b.image = $1 ORDER BY u.name")
         .bind(digest)
         .fetch_all(connection)
         .await
-        .during("list the berths on an image")
+        .during("list the berths on an image")?;
+    Ok(rows.into_iter().map(|(name,)| name).collect())
 }

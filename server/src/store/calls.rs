@@ -1,9 +1,9 @@
 //! Docker API calls, and up to where each berth's spool of them is stored. Rows are never changed; the oldest go.
 
-use sqlx::{FromRow, QueryBuilder, Sqlite};
+use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::{Connection, During, Error, id, signed, unsigned, variant};
+use super::{Connection, During, Error, Query, Value, id, query, signed, unsigned, variant};
 use crate::domain::{AuditId, BerthId, Call, CallOutcome, CallRecord, TrailFilter};
 
 const TABLE: &str = "calls";
@@ -77,14 +77,13 @@ pub struct Position {
 
 pub async fn position(connection: &mut Connection, berth: BerthId) -> Result<Position, Error> {
     let what = "read the position in a spool of calls";
-    let kept: Option<(i64, Option<String>, Option<i64>)> =
-        sqlx::query_as("SELECT position, user_name, uid FROM call_positions WHERE berth_id = $1")
-            .bind(berth.to_string())
-            .fetch_optional(&mut *connection)
-            .await
-            .during(what)?;
+    let kept: Option<(i64, Option<String>, Option<i64>)> = query("SELECT position, user_name, uid FROM call_positions WHERE berth_id = $1")
+        .bind(berth.to_string())
+        .fetch_optional(&mut *connection)
+        .await
+        .during(what)?;
     let owner: Option<(String, i64)> =
-        sqlx::query_as("SELECT users.name, users.uid FROM berths JOIN users ON users.id = berths.user_id WHERE berths.id = $1")
+        query("SELECT users.name, users.uid FROM berths JOIN users ON users.id = berths.user_id WHERE berths.id = $1")
             .bind(berth.to_string())
             .fetch_optional(connection)
             .await
@@ -95,7 +94,7 @@ pub async fn position(connection: &mut Connection, berth: BerthId) -> Result<Pos
 }
 
 pub async fn keep_position(connection: &mut Connection, berth: BerthId, position: &Position, now: i64) -> Result<(), Error> {
-    sqlx::query(
+    query(
         "INSERT INTO call_positions (berth_id, position, user_name, uid, updated_at) VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (berth_id) DO UPDATE SET position = excluded.position, user_name = excluded.user_name, uid = excluded.uid,
                                               updated_at = excluded.updated_at",
@@ -113,7 +112,7 @@ pub async fn keep_position(connection: &mut Connection, berth: BerthId, position
 
 /// Forgets positions in spools of berths that are gone for so long that their spools are too.
 pub async fn prune_positions(connection: &mut Connection, before: i64) -> Result<(), Error> {
-    sqlx::query("DELETE FROM call_positions WHERE updated_at < $1 AND berth_id NOT IN (SELECT id FROM berths)")
+    query("DELETE FROM call_positions WHERE updated_at < $1 AND berth_id NOT IN (SELECT id FROM berths)")
         .bind(before)
         .execute(connection)
         .await
@@ -124,37 +123,42 @@ pub async fn prune_positions(connection: &mut Connection, before: i64) -> Result
 /// Adds calls; returns what all calls occupy now, in bytes.
 pub async fn insert(connection: &mut Connection, records: &[CallRecord]) -> Result<u64, Error> {
     for part in records.chunks(AT_ONCE) {
-        let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(
+        let mut query = query(
             "INSERT INTO calls (id, seq, at, berth_id, user_name, user_uid, uid, pid, command, method, version, path, image, container, status,
-                                request_bytes, response_bytes, duration_ms, outcome, lost, size) ",
+                                request_bytes, response_bytes, duration_ms, outcome, lost, size) VALUES ",
         );
-        query.push_values(part, |mut row, CallRecord { id, seq, berth_id, user_uid, call }| {
-            row.push_bind(id.to_string())
-                .push_bind(*seq)
-                .push_bind(call.at)
-                .push_bind(berth_id.to_string())
-                .push_bind(&call.user)
-                .push_bind(i64::from(*user_uid))
-                .push_bind(i64::from(call.uid))
-                .push_bind(i64::from(call.pid))
-                .push_bind(&call.command)
-                .push_bind(&call.method)
-                .push_bind(&call.version)
-                .push_bind(&call.path)
-                .push_bind(&call.image)
-                .push_bind(&call.container)
-                .push_bind(call.status.map(i64::from))
-                .push_bind(signed(call.request_bytes))
-                .push_bind(signed(call.response_bytes))
-                .push_bind(signed(call.duration_ms))
-                .push_bind(call.outcome.as_str())
-                .push_bind(signed(call.lost))
-                .push_bind(signed(size(call)));
-        });
+        query.push_rows(part.iter().map(row));
         // The text of a full statement is prepared once; what remains comes in too many lengths to be kept.
-        query.build().persistent(part.len() == AT_ONCE).execute(&mut *connection).await.during("store calls")?;
+        let query = if part.len() == AT_ONCE { query } else { query.once() };
+        query.execute(connection).await.during("store calls")?;
     }
     add_to_total(connection, signed(records.iter().map(|record| size(&record.call)).sum())).await
+}
+
+fn row(CallRecord { id, seq, berth_id, user_uid, call }: &CallRecord) -> [Value; 21] {
+    [
+        id.to_string().into(),
+        (*seq).into(),
+        call.at.into(),
+        berth_id.to_string().into(),
+        (&call.user).into(),
+        i64::from(*user_uid).into(),
+        i64::from(call.uid).into(),
+        i64::from(call.pid).into(),
+        (&call.command).into(),
+        (&call.method).into(),
+        (&call.version).into(),
+        (&call.path).into(),
+        (&call.image).into(),
+        (&call.container).into(),
+        call.status.map(i64::from).into(),
+        signed(call.request_bytes).into(),
+        signed(call.response_bytes).into(),
+        signed(call.duration_ms).into(),
+        call.outcome.as_str().into(),
+        signed(call.lost).into(),
+        signed(size(call)).into(),
+    ]
 }
 
 fn size(call: &Call) -> u64 {
@@ -164,7 +168,7 @@ fn size(call: &Call) -> u64 {
 }
 
 async fn add_to_total(connection: &mut Connection, bytes: i64) -> Result<u64, Error> {
-    let total: i64 = sqlx::query_scalar("UPDATE call_totals SET bytes = bytes + $1 WHERE name = 'calls' RETURNING bytes")
+    let (total,): (i64,) = query("UPDATE call_totals SET bytes = bytes + $1 WHERE name = 'calls' RETURNING bytes")
         .bind(bytes)
         .fetch_one(connection)
         .await
@@ -174,17 +178,14 @@ async fn add_to_total(connection: &mut Connection, bytes: i64) -> Result<u64, Er
 
 /// What all calls occupy, in bytes.
 pub async fn total(connection: &mut Connection) -> Result<u64, Error> {
-    let total: i64 = sqlx::query_scalar("SELECT bytes FROM call_totals WHERE name = 'calls'")
-        .fetch_one(connection)
-        .await
-        .during("read the bytes of calls")?;
+    let (total,): (i64,) =
+        query("SELECT bytes FROM call_totals WHERE name = 'calls'").fetch_one(connection).await.during("read the bytes of calls")?;
     Ok(total.max(0).unsigned_abs())
 }
 
 /// The `seq` of the call that was stored last; 0 when there is none.
 pub async fn head(connection: &mut Connection) -> Result<i64, Error> {
-    let head: Option<i64> =
-        sqlx::query_scalar("SELECT MAX(seq) FROM calls").fetch_one(connection).await.during("read the end of the calls")?;
+    let (head,): (Option<i64>,) = query("SELECT MAX(seq) FROM calls").fetch_one(connection).await.during("read the end of the calls")?;
     Ok(head.unwrap_or(0))
 }
 
@@ -195,7 +196,7 @@ pub async fn page(
     before: Option<AuditId>,
     limit: u32,
 ) -> Result<Vec<CallRecord>, Error> {
-    let mut query = QueryBuilder::new("SELECT * FROM calls WHERE id < ");
+    let mut query = query("SELECT * FROM calls WHERE id < ");
     let until = filter.until.map(floor);
     // "g" sorts after every UUID in text.
     let before = before.map_or_else(|| "g".to_owned(), |id| id.to_string());
@@ -216,7 +217,7 @@ pub async fn stored_between(
     head: i64,
     limit: u32,
 ) -> Result<Vec<CallRecord>, Error> {
-    let mut query = QueryBuilder::new("SELECT * FROM calls WHERE seq > ");
+    let mut query = query("SELECT * FROM calls WHERE seq > ");
     query.push_bind(after).push(" AND seq <= ").push_bind(head);
     if let Some(since) = filter.since {
         query.push(" AND at >= ").push_bind(since);
@@ -230,11 +231,11 @@ pub async fn stored_between(
     fetch(connection, query).await
 }
 
-fn narrow(query: &mut QueryBuilder<Sqlite>, filter: &TrailFilter) {
+fn narrow(query: &mut Query, filter: &TrailFilter) {
     narrow_by(query, filter, " AND user_name = ");
 }
 
-fn narrow_by(query: &mut QueryBuilder<Sqlite>, filter: &TrailFilter, user: &'static str) {
+fn narrow_by(query: &mut Query, filter: &TrailFilter, user: &'static str) {
     for name in [&filter.user, &filter.subject].into_iter().flatten() {
         query.push(user).push_bind(name.clone());
     }
@@ -249,22 +250,21 @@ fn narrow_by(query: &mut QueryBuilder<Sqlite>, filter: &TrailFilter, user: &'sta
     }
 }
 
-async fn fetch(connection: &mut Connection, mut query: QueryBuilder<Sqlite>) -> Result<Vec<CallRecord>, Error> {
-    let rows: Vec<Row> = query.build_query_as().fetch_all(connection).await.during("read calls")?;
+async fn fetch(connection: &mut Connection, query: Query) -> Result<Vec<CallRecord>, Error> {
+    let rows: Vec<Row> = query.fetch_all(connection).await.during("read calls")?;
     rows.into_iter().map(CallRecord::try_from).collect()
 }
 
 /// Drops the oldest `limit` calls, only those of before `before` if given; returns how many went, and what all occupy then.
 pub async fn prune(connection: &mut Connection, before: Option<i64>, limit: u32) -> Result<(u64, u64), Error> {
     let before = before.map_or_else(|| "g".to_owned(), floor);
-    let gone: Vec<i64> =
-        sqlx::query_scalar("DELETE FROM calls WHERE id IN (SELECT id FROM calls WHERE id < $1 ORDER BY id LIMIT $2) RETURNING size")
-            .bind(before)
-            .bind(i64::from(limit))
-            .fetch_all(&mut *connection)
-            .await
-            .during("drop old calls")?;
-    let total = add_to_total(connection, -gone.iter().sum::<i64>()).await?;
+    let gone: Vec<(i64,)> = query("DELETE FROM calls WHERE id IN (SELECT id FROM calls WHERE id < $1 ORDER BY id LIMIT $2) RETURNING size")
+        .bind(before)
+        .bind(i64::from(limit))
+        .fetch_all(&mut *connection)
+        .await
+        .during("drop old calls")?;
+    let total = add_to_total(connection, -gone.iter().map(|(size,)| size).sum::<i64>()).await?;
     Ok((gone.len() as u64, total))
 }
 
@@ -337,10 +337,9 @@ mod tests {
         let (directory, store) = scratch().await;
         let pages = async || -> i64 {
             let mut reader = store.reader().await.unwrap();
-            sqlx::query_scalar("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()")
-                .fetch_one(&mut *reader)
-                .await
-                .unwrap()
+            let (bytes,) =
+                query("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()").fetch_one(&mut reader).await.unwrap();
+            bytes
         };
         let empty = pages().await;
         fill(&store, 10_000, 1_795_000_000_000).await;

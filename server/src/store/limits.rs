@@ -1,9 +1,9 @@
 //! Columns of limits: a profile's, and those in which a berth differs from it. Statements that write them bind them from $3 on, in the
 //! order of [`columns`]; what else they bind comes before and after.
 
-use sqlx::{FromRow, Sqlite, query::Query, sqlite::SqliteArguments};
+use sqlx::FromRow;
 
-use super::{Error, from_json, signed, to_json, unsigned};
+use super::{Error, Query, from_json, signed, to_json, unsigned};
 use crate::domain::{Limits, Own, OwnLimits};
 
 /// The columns, as profiles and berths name them.
@@ -141,7 +141,7 @@ impl TryFrom<OwnRow> for Own {
 }
 
 /// Binds a profile's limits: $3 to $16.
-pub(super) fn bind<'q>(query: Query<'q, Sqlite, SqliteArguments>, limits: &Limits) -> Query<'q, Sqlite, SqliteArguments> {
+pub(super) fn bind(query: Query, limits: &Limits) -> Query {
     query
         .bind(i64::from(limits.cpu_millis))
         .bind(i64::from(limits.cpu_weight))
@@ -160,7 +160,7 @@ pub(super) fn bind<'q>(query: Query<'q, Sqlite, SqliteArguments>, limits: &Limit
 }
 
 /// Binds what is a berth's own: $3 to $16, and the egress after them.
-pub(super) fn bind_own<'q>(query: Query<'q, Sqlite, SqliteArguments>, own: &Own) -> Query<'q, Sqlite, SqliteArguments> {
+pub(super) fn bind_own(query: Query, own: &Own) -> Query {
     let limits = &own.limits;
     query
         .bind(limits.cpu_millis.map(i64::from))

@@ -1,43 +1,43 @@
-//! All SQL of the server. One SQLite file in WAL mode: one writing connection (`BEGIN IMMEDIATE`), several reading ones.
+//! All SQL of the server, over SQLite or PostgreSQL.
 //!
-//! Functions are per entity, take a connection or transaction and return domain types. The SQL text is such that PostgreSQL takes it too
-//! (`$1`, TEXT ids, BIGINT milliseconds); migrations lie in pairs under `migrations/`. Who writes an intent calls [`Store::announce`]
-//! after the commit, which wakes the reconciler and whoever waits for an operation.
+//! Functions are per entity, take a connection or transaction and return domain types. One SQL text serves both databases (`$1`, TEXT ids,
+//! BIGINT milliseconds); what differs is in [`connection`], [`sqlite`] and [`postgres`]; migrations lie in pairs under `migrations/`.
+//! There is one writing transaction at a time: rows of the trail are read up to an id or a number, and none may appear below it later.
+//! Who writes an intent calls [`Store::announce`] after the commit, which wakes the reconciler and whoever waits for an operation.
 
 pub mod audit;
 pub mod berths;
 pub mod calls;
+mod connection;
 mod limits;
 pub mod operations;
+mod postgres;
 pub mod profiles;
 pub mod settings;
+mod sqlite;
 pub mod users;
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
-use sqlx::{
-    Sqlite, SqlitePool,
-    migrate::Migrator,
-    pool::PoolConnection,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
-};
 use tokio::sync::{Notify, watch};
 
-/// What store functions work on.
-pub type Connection = sqlx::SqliteConnection;
-pub type Transaction = sqlx::Transaction<'static, Sqlite>;
+use crate::config::Location;
+pub use connection::{Connection, Transaction};
+pub(crate) use connection::{Query, Value, query};
 
-static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
-const READERS: u32 = 4;
 /// A lock is held for milliseconds; whoever waits longer is told so.
 const BUSY: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot open the database {path}")]
-    Open { path: String, source: sqlx::Error },
-    #[error("cannot migrate the database {path}")]
-    Migrate { path: String, source: sqlx::migrate::MigrateError },
+    #[error("cannot open the database {database}")]
+    Open { database: String, source: sqlx::Error },
+    #[error("cannot migrate the database {database}")]
+    Migrate { database: String, source: sqlx::migrate::MigrateError },
+    #[error("the database {database} sorts text by {collation}, not by its bytes; make it anew with LOCALE 'C' (see the README)")]
+    Collation { database: String, collation: String },
+    #[error("cannot read the password of the database from {}", path.display())]
+    Password { path: std::path::PathBuf, source: std::io::Error },
     #[error("cannot {what}")]
     Sql { what: &'static str, source: sqlx::Error },
     #[error("cannot {what}: one of this name exists")]
@@ -49,55 +49,68 @@ pub enum Error {
 }
 
 impl Error {
-    /// True when the same call may succeed in a moment: the writer is busy (SQLITE_BUSY), the disk is full (SQLITE_FULL), or no
-    /// connection became free.
+    /// True when the same call may succeed in a moment: the writer is busy, the disk is full, or no connection became free.
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::Sql { source: sqlx::Error::PoolTimedOut, .. } => true,
-            Self::Sql { source: sqlx::Error::Database(cause), .. } => matches!(cause.code().as_deref(), Some("5" | "13")),
+            Self::Sql { source: sqlx::Error::PoolTimedOut | sqlx::Error::Io(_), .. } => true,
+            Self::Sql { source: sqlx::Error::Database(cause), .. } => {
+                let code = cause.code().unwrap_or_default();
+                match cause.try_downcast_ref::<sqlx::postgres::PgDatabaseError>() {
+                    Some(_) => postgres::is_passing(&code),
+                    None => sqlite::is_passing(&code),
+                }
+            }
             _ => false,
         }
     }
 }
 
 pub struct Store {
-    write: SqlitePool,
-    read: SqlitePool,
+    pools: Pools,
     intents: Notify,
     changes: watch::Sender<u64>,
 }
 
+enum Pools {
+    Sqlite(sqlite::Pools),
+    Postgres(postgres::Pools),
+}
+
 impl Store {
-    /// Opens the file, makes it when there is none, and brings its tables up to date.
-    pub async fn open(path: &Path) -> Result<Self, Error> {
-        let named = || path.display().to_string();
-        let open = |source| Error::Open { path: named(), source };
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(BUSY);
-        let write = pool(1).connect_with(options.clone()).await.map_err(open)?;
-        MIGRATIONS.run(&write).await.map_err(|source| Error::Migrate { path: named(), source })?;
-        let read = pool(READERS).connect_with(options.pragma("query_only", "ON")).await.map_err(open)?;
-        Ok(Self { write, read, intents: Notify::new(), changes: watch::Sender::new(0) })
+    /// Opens the database, makes the file when there is none, and brings its tables up to date.
+    pub async fn open(location: &Location) -> Result<Self, Error> {
+        let pools = match location {
+            Location::Sqlite(path) => Pools::Sqlite(sqlite::Pools::open(path).await?),
+            Location::Postgres { url, password_file } => Pools::Postgres(postgres::Pools::open(url, password_file.as_deref()).await?),
+        };
+        Ok(Self { pools, intents: Notify::new(), changes: watch::Sender::new(0) })
     }
 
     /// A connection for reading.
-    pub async fn reader(&self) -> Result<PoolConnection<Sqlite>, Error> {
-        self.read.acquire().await.during("get a connection for reading")
+    pub async fn reader(&self) -> Result<Connection, Error> {
+        match &self.pools {
+            Pools::Sqlite(pools) => pools.reader().await,
+            Pools::Postgres(pools) => pools.reader().await,
+        }
+        .during("get a connection for reading")
     }
 
     /// A transaction for reading: everything in it sees the database of one instant.
     pub async fn snapshot(&self) -> Result<Transaction, Error> {
-        self.read.begin().await.during("begin to read")
+        match &self.pools {
+            Pools::Sqlite(pools) => pools.snapshot().await,
+            Pools::Postgres(pools) => pools.snapshot().await,
+        }
+        .during("begin to read")
     }
 
     /// The one writing transaction; others wait their turn.
     pub async fn begin(&self) -> Result<Transaction, Error> {
-        self.write.begin_with("BEGIN IMMEDIATE").await.during("begin a transaction")
+        match &self.pools {
+            Pools::Sqlite(pools) => pools.begin().await,
+            Pools::Postgres(pools) => pools.begin().await,
+        }
+        .during("begin a transaction")
     }
 
     pub async fn commit(&self, transaction: Transaction) -> Result<(), Error> {
@@ -124,7 +137,7 @@ impl Store {
     /// Whether a statement can be run and, with `write`, a transaction begun.
     pub async fn ping(&self, write: bool) -> Result<(), Error> {
         let mut reader = self.reader().await?;
-        sqlx::query("SELECT 1").execute(&mut *reader).await.during("ask the database")?;
+        query("SELECT 1").execute(&mut reader).await.during("ask the database")?;
         if write {
             let transaction = self.begin().await?;
             transaction.rollback().await.during("roll back")?;
@@ -132,20 +145,23 @@ impl Store {
         Ok(())
     }
 
-    /// SQLite's own check of the file: `ok`, or what is wrong.
+    /// The database's own check of its file, where it has one: `ok`, or what is wrong.
     pub async fn check(&self) -> Result<String, Error> {
+        let statement = match &self.pools {
+            Pools::Sqlite(_) => sqlite::CHECK,
+            Pools::Postgres(_) => postgres::CHECK,
+        };
         let mut reader = self.reader().await?;
-        sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&mut *reader).await.during("check the database file")
+        let (found,) = query(statement).fetch_one(&mut reader).await.during("check the database file")?;
+        Ok(found)
     }
 
     pub async fn close(&self) {
-        self.read.close().await;
-        self.write.close().await;
+        match &self.pools {
+            Pools::Sqlite(pools) => pools.close().await,
+            Pools::Postgres(pools) => pools.close().await,
+        }
     }
-}
-
-fn pool(connections: u32) -> SqlitePoolOptions {
-    SqlitePoolOptions::new().max_connections(connections).min_connections(1).acquire_timeout(BUSY)
 }
 
 /// Says what was being done when a statement failed.
@@ -162,8 +178,8 @@ impl<T> During<T> for Result<T, sqlx::Error> {
     }
 }
 
-fn touched(result: &sqlx::sqlite::SqliteQueryResult, what: &'static str) -> Result<(), Error> {
-    match result.rows_affected() {
+fn touched(rows: u64, what: &'static str) -> Result<(), Error> {
+    match rows {
         0 => Err(Error::Gone { what }),
         _ => Ok(()),
     }
@@ -204,12 +220,14 @@ fn signed(value: u64) -> i64 {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::path::Path;
+
     use super::*;
 
     /// A store on a fresh file, which goes when the directory does.
     pub(crate) async fn scratch() -> (tempfile::TempDir, Store) {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(&directory.path().join("berth.db")).await.unwrap();
+        let store = Store::open(&Location::Sqlite(directory.path().join("berth.db"))).await.unwrap();
         (directory, store)
     }
 
@@ -219,10 +237,10 @@ pub(crate) mod tests {
         store.ping(true).await.unwrap();
         assert_eq!(store.check().await.unwrap(), "ok");
         let mut reader = store.reader().await.unwrap();
-        assert!(sqlx::query("DELETE FROM profiles").execute(&mut *reader).await.is_err());
+        assert!(query("DELETE FROM profiles").execute(&mut reader).await.is_err());
         drop(reader);
         store.close().await;
-        let again = Store::open(&directory.path().join("berth.db")).await.unwrap();
+        let again = Store::open(&Location::Sqlite(directory.path().join("berth.db"))).await.unwrap();
         let mut reader = again.reader().await.unwrap();
         assert_eq!(profiles::page(&mut reader, "", 10).await.unwrap().len(), 3);
     }

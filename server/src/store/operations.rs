@@ -2,7 +2,7 @@
 
 use sqlx::FromRow;
 
-use super::{Connection, During, Error, before_or_end, from_json, id, signed, to_json, unsigned, variant};
+use super::{Connection, During, Error, before_or_end, from_json, id, query, signed, to_json, unsigned, variant};
 use crate::domain::{BerthId, Kind, Operation, OperationId, OperationState, Parameters, Problem, Whose};
 
 const TABLE: &str = "operations";
@@ -55,7 +55,7 @@ impl TryFrom<Row> for Operation {
 }
 
 pub async fn insert(connection: &mut Connection, operation: &Operation) -> Result<(), Error> {
-    sqlx::query(
+    query(
         "INSERT INTO operations (id, kind, subject, berth_id, generation, parameters, state, step, log, log_lines, revision, actor,
                                  created_at, updated_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13)",
@@ -80,7 +80,7 @@ pub async fn insert(connection: &mut Connection, operation: &Operation) -> Resul
 }
 
 pub async fn by_id(connection: &mut Connection, id: OperationId) -> Result<Option<Operation>, Error> {
-    let row: Option<Row> = sqlx::query_as("SELECT * FROM operations WHERE id = $1")
+    let row: Option<Row> = query("SELECT * FROM operations WHERE id = $1")
         .bind(id.to_string())
         .fetch_optional(connection)
         .await
@@ -92,10 +92,10 @@ pub async fn by_id(connection: &mut Connection, id: OperationId) -> Result<Optio
 pub async fn page(connection: &mut Connection, whose: Whose<'_>, before: Option<OperationId>, limit: u32) -> Result<Vec<Operation>, Error> {
     let before = before_or_end(before.map(|id| id.0));
     let query = match whose {
-        Whose::Everybodys => sqlx::query_as("SELECT * FROM operations WHERE id < $1 ORDER BY id DESC LIMIT $2"),
-        Whose::Named(_) => sqlx::query_as("SELECT * FROM operations WHERE id < $1 AND subject = $3 ORDER BY id DESC LIMIT $2"),
+        Whose::Everybodys => query("SELECT * FROM operations WHERE id < $1 ORDER BY id DESC LIMIT $2"),
+        Whose::Named(_) => query("SELECT * FROM operations WHERE id < $1 AND subject = $3 ORDER BY id DESC LIMIT $2"),
         Whose::OfBerth(_) => {
-            sqlx::query_as("SELECT * FROM operations WHERE id < $1 AND subject = $3 AND berth_id IS NOT NULL ORDER BY id DESC LIMIT $2")
+            query("SELECT * FROM operations WHERE id < $1 AND subject = $3 AND berth_id IS NOT NULL ORDER BY id DESC LIMIT $2")
         }
     };
     let query = query.bind(before).bind(i64::from(limit));
@@ -109,7 +109,7 @@ pub async fn page(connection: &mut Connection, whose: Whose<'_>, before: Option<
 
 /// Operations on a berth that are not finished, oldest first.
 pub async fn unfinished(connection: &mut Connection, berth: BerthId) -> Result<Vec<Operation>, Error> {
-    let rows: Vec<Row> = sqlx::query_as("SELECT * FROM operations WHERE berth_id = $1 AND finished_at IS NULL ORDER BY id")
+    let rows: Vec<Row> = query("SELECT * FROM operations WHERE berth_id = $1 AND finished_at IS NULL ORDER BY id")
         .bind(berth.to_string())
         .fetch_all(connection)
         .await
@@ -119,7 +119,7 @@ pub async fn unfinished(connection: &mut Connection, berth: BerthId) -> Result<V
 
 /// Operations on images that are not finished, oldest first.
 pub async fn unfinished_images(connection: &mut Connection) -> Result<Vec<Operation>, Error> {
-    let rows: Vec<Row> = sqlx::query_as("SELECT * FROM operations WHERE berth_id IS NULL AND finished_at IS NULL ORDER BY id")
+    let rows: Vec<Row> = query("SELECT * FROM operations WHERE berth_id IS NULL AND finished_at IS NULL ORDER BY id")
         .fetch_all(connection)
         .await
         .during("list unfinished operations")?;
@@ -128,7 +128,7 @@ pub async fn unfinished_images(connection: &mut Connection) -> Result<Vec<Operat
 
 /// How many operations on images are not finished.
 pub async fn count_unfinished_images(connection: &mut Connection) -> Result<u32, Error> {
-    let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM operations WHERE berth_id IS NULL AND finished_at IS NULL")
+    let (count,): (i64,) = query("SELECT COUNT(*) FROM operations WHERE berth_id IS NULL AND finished_at IS NULL")
         .fetch_one(connection)
         .await
         .during("count unfinished operations")?;
@@ -137,7 +137,7 @@ pub async fn count_unfinished_images(connection: &mut Connection) -> Result<u32,
 
 /// Replaces what an unfinished operation would put back.
 pub async fn set_parameters(connection: &mut Connection, id: OperationId, parameters: &Parameters) -> Result<(), Error> {
-    sqlx::query("UPDATE operations SET parameters = $2 WHERE id = $1 AND finished_at IS NULL")
+    query("UPDATE operations SET parameters = $2 WHERE id = $1 AND finished_at IS NULL")
         .bind(id.to_string())
         .bind(to_json(parameters))
         .execute(connection)
@@ -148,7 +148,7 @@ pub async fn set_parameters(connection: &mut Connection, id: OperationId, parame
 
 /// Marks what an unfinished operation is doing; false when it said so already or has finished.
 pub async fn set_step(connection: &mut Connection, id: OperationId, step: &str, now: i64) -> Result<bool, Error> {
-    let result = sqlx::query(
+    let rows = query(
         "UPDATE operations SET state = 'running', step = $2, revision = revision + 1, updated_at = $3
          WHERE id = $1 AND finished_at IS NULL AND (step <> $2 OR state <> 'running')",
     )
@@ -158,12 +158,12 @@ pub async fn set_step(connection: &mut Connection, id: OperationId, step: &str, 
     .execute(connection)
     .await
     .during("note the step of an operation")?;
-    Ok(result.rows_affected() > 0)
+    Ok(rows > 0)
 }
 
 /// Replaces the kept lines of output.
 pub async fn set_log(connection: &mut Connection, id: OperationId, log: &[String], lines: u64, now: i64) -> Result<(), Error> {
-    sqlx::query("UPDATE operations SET log = $2, log_lines = $3, revision = revision + 1, updated_at = $4 WHERE id = $1")
+    query("UPDATE operations SET log = $2, log_lines = $3, revision = revision + 1, updated_at = $4 WHERE id = $1")
         .bind(id.to_string())
         .bind(to_json(&log))
         .bind(signed(lines))
@@ -183,7 +183,7 @@ pub async fn finish(
     problem: Option<&Problem>,
     now: i64,
 ) -> Result<(), Error> {
-    sqlx::query(
+    query(
         "UPDATE operations SET state = $2, step = '', result = $3, problem = $4, revision = revision + 1, updated_at = $5, finished_at = $5
          WHERE id = $1 AND finished_at IS NULL",
     )
@@ -200,7 +200,5 @@ pub async fn finish(
 
 /// Drops finished operations older than `before`.
 pub async fn prune(connection: &mut Connection, before: i64) -> Result<u64, Error> {
-    let result =
-        sqlx::query("DELETE FROM operations WHERE finished_at < $1").bind(before).execute(connection).await.during("prune operations")?;
-    Ok(result.rows_affected())
+    query("DELETE FROM operations WHERE finished_at < $1").bind(before).execute(connection).await.during("prune operations")
 }

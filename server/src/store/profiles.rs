@@ -1,8 +1,8 @@
 //! Profiles.
 
-use sqlx::{FromRow, Sqlite, query::Query, sqlite::SqliteArguments};
+use sqlx::FromRow;
 
-use super::{Connection, During, Error, from_json, id, limits, to_json, touched, unsigned, variant};
+use super::{Connection, During, Error, Query, from_json, id, limits, query, to_json, touched, unsigned, variant};
 use crate::domain::{HomeAccess, HostPolicy, OpenTo, PortRange, Profile, ProfileId, ProfileName, Restart};
 
 macro_rules! select {
@@ -86,13 +86,13 @@ impl TryFrom<PolicyRow> for HostPolicy {
 
 pub async fn by_name(connection: &mut Connection, name: &ProfileName) -> Result<Option<Profile>, Error> {
     let row: Option<Row> =
-        sqlx::query_as(select!("WHERE p.name = $1")).bind(name.as_str()).fetch_optional(connection).await.during("look up a profile")?;
+        query(select!("WHERE p.name = $1")).bind(name.as_str()).fetch_optional(connection).await.during("look up a profile")?;
     row.map(Profile::try_from).transpose()
 }
 
 /// Up to `limit` profiles whose names come after `after`.
 pub async fn page(connection: &mut Connection, after: &str, limit: u32) -> Result<Vec<Profile>, Error> {
-    let rows: Vec<Row> = sqlx::query_as(select!("WHERE p.name > $1 ORDER BY p.name LIMIT $2"))
+    let rows: Vec<Row> = query(select!("WHERE p.name > $1 ORDER BY p.name LIMIT $2"))
         .bind(after)
         .bind(i64::from(limit))
         .fetch_all(connection)
@@ -103,7 +103,7 @@ pub async fn page(connection: &mut Connection, after: &str, limit: u32) -> Resul
 
 /// Stores a new profile; [`Error::Exists`] when the name is taken.
 pub async fn insert(connection: &mut Connection, profile: &Profile) -> Result<(), Error> {
-    let query = sqlx::query(concat!(
+    let query = query(concat!(
         "INSERT INTO profiles (id, name, ",
         limits::columns!(),
         ", description, home, paths, ports_first, ports_last, ports_open_to, freeze_after, stop_after, egress, restart, updated_at, created_at)
@@ -116,19 +116,19 @@ pub async fn insert(connection: &mut Connection, profile: &Profile) -> Result<()
 }
 
 pub async fn update(connection: &mut Connection, profile: &Profile) -> Result<(), Error> {
-    let query = sqlx::query(concat!(
+    let query = query(concat!(
         "UPDATE profiles SET name = $2, ",
         limits::assignments!(),
         ", description = $17, home = $18, paths = $19, ports_first = $20, ports_last = $21, ports_open_to = $22, freeze_after = $23,
            stop_after = $24, egress = $25, restart = $26, updated_at = $27
          WHERE id = $1",
     ));
-    let result = bind(query, profile).execute(connection).await.during("change the profile")?;
-    touched(&result, "change the profile")
+    let rows = bind(query, profile).execute(connection).await.during("change the profile")?;
+    touched(rows, "change the profile")
 }
 
 /// Binds all but the time of making, which is last.
-fn bind<'q>(query: Query<'q, Sqlite, SqliteArguments>, profile: &Profile) -> Query<'q, Sqlite, SqliteArguments> {
+fn bind(query: Query, profile: &Profile) -> Query {
     let policy = &profile.policy;
     limits::bind(query.bind(profile.id.to_string()).bind(profile.name.clone()), &profile.limits)
         .bind(profile.description.clone())
@@ -145,7 +145,6 @@ fn bind<'q>(query: Query<'q, Sqlite, SqliteArguments>, profile: &Profile) -> Que
 }
 
 pub async fn remove(connection: &mut Connection, id: ProfileId) -> Result<(), Error> {
-    let result =
-        sqlx::query("DELETE FROM profiles WHERE id = $1").bind(id.to_string()).execute(connection).await.during("remove the profile")?;
-    touched(&result, "remove the profile")
+    let rows = query("DELETE FROM profiles WHERE id = $1").bind(id.to_string()).execute(connection).await.during("remove the profile")?;
+    touched(rows, "remove the profile")
 }

@@ -1,16 +1,18 @@
 //! Single values that administrators choose.
 
-use super::{Connection, During, Error};
+use super::{Connection, During, Error, query};
 
 /// Name or digest of the image of berths that name none.
 pub const DEFAULT_IMAGE: &str = "default_image";
 
 pub async fn get(connection: &mut Connection, name: &str) -> Result<Option<String>, Error> {
-    sqlx::query_scalar("SELECT value FROM settings WHERE name = $1").bind(name).fetch_optional(connection).await.during("read a setting")
+    let row: Option<(String,)> =
+        query("SELECT value FROM settings WHERE name = $1").bind(name).fetch_optional(connection).await.during("read a setting")?;
+    Ok(row.map(|(value,)| value))
 }
 
 pub async fn set(connection: &mut Connection, name: &str, value: &str, now: i64) -> Result<(), Error> {
-    sqlx::query(
+    query(
         "INSERT INTO settings (name, value, updated_at) VALUES ($1, $2, $3)
          ON CONFLICT (name) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at",
     )
@@ -24,6 +26,6 @@ pub async fn set(connection: &mut Connection, name: &str, value: &str, now: i64)
 }
 
 pub async fn clear(connection: &mut Connection, name: &str) -> Result<(), Error> {
-    sqlx::query("DELETE FROM settings WHERE name = $1").bind(name).execute(connection).await.during("clear a setting")?;
+    query("DELETE FROM settings WHERE name = $1").bind(name).execute(connection).await.during("clear a setting")?;
     Ok(())
 }

@@ -1,10 +1,10 @@
 //! Host accounts that hold a berth.
 
-use super::{Connection, During, Error};
+use super::{Connection, During, Error, query};
 use crate::domain::{UserId, UserName};
 
 pub async fn insert(connection: &mut Connection, id: UserId, name: &UserName, uid: u32, now: i64) -> Result<(), Error> {
-    sqlx::query("INSERT INTO users (id, name, uid, created_at) VALUES ($1, $2, $3, $4)")
+    query("INSERT INTO users (id, name, uid, created_at) VALUES ($1, $2, $3, $4)")
         .bind(id.to_string())
         .bind(name.as_str())
         .bind(i64::from(uid))
@@ -17,6 +17,6 @@ pub async fn insert(connection: &mut Connection, id: UserId, name: &UserName, ui
 
 /// Forgets the user; his berth must be gone.
 pub async fn remove(connection: &mut Connection, id: UserId) -> Result<(), Error> {
-    sqlx::query("DELETE FROM users WHERE id = $1").bind(id.to_string()).execute(connection).await.during("remove the user")?;
+    query("DELETE FROM users WHERE id = $1").bind(id.to_string()).execute(connection).await.during("remove the user")?;
     Ok(())
 }

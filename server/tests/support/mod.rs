@@ -17,7 +17,7 @@ use axum::{
     http::{Request, header},
 };
 use berth_server::{
-    config::{Audit, Policy},
+    config::{Audit, Location, Policy},
     domain::Clock,
     http::{Api, PeerUid, router},
     lifecycle::Lifecycle,
@@ -77,7 +77,7 @@ impl Server {
 
     async fn over(directory: TempDir, node: FakeNode, node_task: Option<JoinHandle<()>>, audit: Audit) -> Self {
         let life = Lifecycle::default();
-        let store = Arc::new(Store::open(&directory.path().join("berth.db")).await.unwrap());
+        let store = Arc::new(Store::open(&Location::Sqlite(directory.path().join("berth.db"))).await.unwrap());
         let client = Arc::new(NodeClient::new(node.socket().to_owned(), Clock::SYSTEM));
         let uploads = Arc::new(Uploads::default());
         let reconciler = Arc::new(Reconciler::new(Arc::clone(&store), Arc::clone(&client), Arc::clone(&uploads), audit, Clock::SYSTEM));
