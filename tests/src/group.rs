@@ -145,11 +145,11 @@ pub fn io(dirs: &[PathBuf]) -> Io {
     Io { read_bytes: of("rbytes="), write_bytes: of("wbytes="), read_ops: of("rios="), write_ops: of("wios=") }
 }
 
-/// How much of something is done in a second, once it has begun.
+/// How much of something is done in a second, once `begun` of it is done: less may be what starts it.
 #[track_caller]
-pub fn per_second(window: Duration, figure: impl Fn() -> u64) -> f64 {
+pub fn per_second(window: Duration, begun: u64, figure: impl Fn() -> u64) -> f64 {
     let start = figure();
-    crate::until("it has begun", Duration::from_secs(30), || (figure() > start).then_some(()));
+    crate::until("it has begun", Duration::from_secs(30), || (figure() > start + begun).then_some(()));
     let (before, begun) = (figure(), Instant::now());
     thread::sleep(window);
     let (after, passed) = (figure(), begun.elapsed());

@@ -75,7 +75,8 @@ const RUNTIME: Rooms = Rooms {
 const NODE: Rooms = Rooms {
     source: "runtime/node/src",
     allowed: &[
-        ("daemon", &["berth_runtime", "berth_protocol"]),
+        // Where no shim serves a user's socket the node answers there, in the shim's words and with its lines.
+        ("daemon", &["shim", "berth_runtime", "berth_protocol"]),
         ("shim", &["berth_runtime", "berth_protocol"]),
         // What profiles say of sleep and ports goes to the shim as it is, and comes back as it is shown.
         ("link", &["berth_runtime", "berth_protocol"]),

@@ -238,6 +238,7 @@ fn x08_an_inner_docker_that_hangs_is_waited_for_and_one_that_is_killed_is_spoken
     let host = Host::start();
     let (a, b) = (host.new_berth("a"), host.new_berth("b"));
     let pid = dockerd(&a);
+    let quiet = descriptors(&a);
     kill(pid, Signal::SIGSTOP).unwrap();
     let mut asked = a.docker(&["ps"]).spawn();
     let mut many: Vec<_> = (0..50).map(|_| raw(&a).input("GET /info HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").spawn()).collect();
@@ -256,7 +257,7 @@ fn x08_an_inner_docker_that_hangs_is_waited_for_and_one_that_is_killed_is_spoken
 
     // Killed while a client waits for an answer.
     kill(pid, Signal::SIGSTOP).unwrap();
-    let before = descriptors(&a);
+    let before = until("the clients of before are gone", SOON, || Some(descriptors(&a)).filter(|open| *open <= quiet + 8));
     let mut waiting = raw(&a).spawn();
     waiting.send("GET /info HTTP/1.1\r\nHost: x\r\n\r\n");
     let mut docker = a.docker(&["version"]).spawn();

@@ -28,7 +28,9 @@ pub(crate) fn lay(contents: &Contents<'_>) -> Result<OwnedFd> {
     let options =
         [("lowerdir", format!("/{IMAGE}")), ("upperdir", format!("/{DISK}/rootfs/upper")), ("workdir", format!("/{DISK}/rootfs/work"))];
     let options: Vec<(&str, &str)> = options.iter().map(|(k, v)| (*k, v.as_str())).collect();
-    let overlay = new_mount_with("overlay", &options, &["userxattr"], MountAttrFlags::MOUNT_ATTR_NODEV)?;
+    // Without flags of its own: they would be locked, and runc 1.1 names none of them when it makes a bind of the root read-only. Device
+    // nodes are dead all the same, on every file system that was mounted in a user namespace (SB_I_NODEV).
+    let overlay = new_mount_with("overlay", &options, &["userxattr"], MountAttrFlags::empty())?;
     move_mount(overlay.as_fd(), "", CWD, format!("/{ROOT}"), MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step("attach", "the root")?;
     let root = overlay.as_fd();
 

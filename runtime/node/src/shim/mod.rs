@@ -25,6 +25,7 @@ mod emulate;
 mod http;
 mod inner;
 mod life;
+mod lingering;
 mod packet;
 mod pipe;
 mod ports;

@@ -26,6 +26,7 @@ use super::{
     copy::{End, Relay, Stop, Stream, hung_up},
     http::{self, Budget, Cover, Gate, Now},
     inner::{Inner, Unreachable},
+    lingering::Lingering,
     pipe::Pool,
     sleep::Sleeper,
     state::{Engine, State},
@@ -75,6 +76,7 @@ pub(crate) struct Proxy {
     limit: usize,
     places: Arc<Semaphore>,
     patience: Semaphore,
+    lingering: Lingering,
     pipes: Pool,
     budget: Budget,
     /// Ends what is open.
@@ -99,6 +101,7 @@ impl Proxy {
             limit,
             places: Arc::new(Semaphore::new(limit)),
             patience: Semaphore::new(PATIENT_ANSWERS),
+            lingering: Lingering::default(),
             pipes: Pool::default(),
             budget: Budget::default(),
             cut: CancellationToken::new(),
@@ -216,7 +219,12 @@ impl Proxy {
             },
             Err(_) => {
                 answer.send_now(&client);
-                Vec::new()
+                self.calls.record(&caller, http::refused(&[], answer.status, began, now()));
+                tokio::select! {
+                    () = self.lingering.keep(client) => {}
+                    () = self.cut.cancelled() => self.lingering.clear(),
+                }
+                return;
             }
         };
         self.calls.record(&caller, http::refused(&head, answer.status, began, now()));

@@ -43,6 +43,11 @@ const LITTLE: u64 = 64 * MIB;
 /// So much deleted inside goes back to the host at once: while room is short, and otherwise.
 const TRIM: (u64, u64) = (8 * MIB, 128 * MIB);
 
+/// What is deleted can be trimmed once the journal is committed: every 5 s (ext4's `commit=`), a little later where the disk is busy.
+const COMMIT: Duration = Duration::from_secs(6);
+/// Longest time between two trims that gave little back.
+const LONGEST: Duration = Duration::from_secs(600);
+
 /// For a trim that somebody waits for.
 const AT_STOP: Duration = Duration::from_secs(3);
 
@@ -74,6 +79,9 @@ struct Entry {
     /// What the host holds for it less what it uses, at the last trim: below 0 as long as its tables are not all written.
     trimmed: i64,
     trimming: bool,
+    /// When the next trim is due, if one is worth it; and how long that waits.
+    due: Option<Instant>,
+    pause: Duration,
     /// Why it has less than its limit leaves; for people.
     low: watch::Sender<Option<String>>,
 }
@@ -111,7 +119,8 @@ impl Disks {
         let mut entries = self.entries();
         let low = entries.remove(&id).map_or_else(|| watch::channel(None).0, |entry| entry.low);
         let told = low.subscribe();
-        entries.insert(id, Entry { disk, limit, life, committed, cut: None, seen: 0, trimmed: i64::MAX, trimming: false, low });
+        let (trimmed, trimming, due, pause) = (i64::MAX, false, None, COMMIT);
+        entries.insert(id, Entry { disk, limit, life, committed, cut: None, seen: 0, trimmed, trimming, due, pause, low });
         told
     }
 
@@ -223,6 +232,7 @@ impl Disks {
             Arc::clone(mounted)
         };
         let before = mounted.space().unwrap_or_default();
+        let held = self.entries().get(&id).map_or(0, |entry| entry.held_unused(&before));
         match mounted.trim(go_on) {
             Ok(bytes) => tracing::debug!(%id, bytes, "trimmed"),
             Err(error) => tracing::warn!(%id, error = chain(&error), "not trimmed"),
@@ -232,7 +242,8 @@ impl Disks {
         if let Some(entry) = self.entries().get_mut(&id) {
             // What was deleted meanwhile may have come too late for it.
             let late = before.used().saturating_sub(space.used()).cast_signed();
-            (entry.trimming, entry.trimmed) = (false, entry.held_unused(&space) - late);
+            entry.trimming = false;
+            entry.has_trimmed(held, entry.held_unused(&space) - late, Instant::now());
         }
         self.changed.notify_one();
     }
@@ -252,12 +263,15 @@ impl Disks {
         let (division, moved) = self.divide(&mut entries, None)?;
         let tight = entries.values().filter_map(|entry| entry.cut).min();
         let mut look = Look { next: None, trim: Vec::new() };
+        let mut soonest = Duration::MAX;
         for (id, entry) in entries.iter_mut() {
             let Life::Mounted(mounted) = &entry.life else { continue };
             let Ok(space) = mounted.space() else { continue };
-            if entry.is_worth_a_trim(&space, if tight.is_some() { TRIM.0 } else { TRIM.1 }) {
+            let wait = entry.wait_for_trim(&space, if tight.is_some() { TRIM.0 } else { TRIM.1 }, Instant::now());
+            if wait == Some(Duration::ZERO) {
                 look.trim.push(*id);
             }
+            soonest = soonest.min(wait.filter(|wait| !wait.is_zero()).unwrap_or(soonest));
             look.next = Some(match tight {
                 Some(_) if moved => TIGHT.0,
                 // Whoever begins to write is to get more before it is at the end.
@@ -266,6 +280,7 @@ impl Disks {
                 None => time_for(division.budget.saturating_sub(division.rooms.iter().sum())).clamp(CALM.0, CALM.1),
             });
         }
+        look.next = look.next.map(|next| next.min(soonest));
         Ok(look)
     }
 
@@ -337,6 +352,27 @@ impl Entry {
     fn is_worth_a_trim(&self, space: &Space, worth: u64) -> bool {
         let deleted = self.held_unused(space).saturating_sub(self.trimmed);
         matches!(self.disk.backend, Backend::Loop) && !self.trimming && deleted >= worth.cast_signed()
+    }
+
+    /// How long a trim that is worth it has to wait yet; `None` where none is.
+    fn wait_for_trim(&mut self, space: &Space, worth: u64, now: Instant) -> Option<Duration> {
+        if !self.is_worth_a_trim(space, worth) {
+            self.due = None;
+            return None;
+        }
+        Some(self.due.get_or_insert(now + self.pause).saturating_duration_since(now))
+    }
+
+    /// `before` and `after` as in [`Entry::held_unused`]. One that gave back less than half is tried again, later each time: the journal was
+    /// not committed yet, or the host's file system takes nothing back.
+    fn has_trimmed(&mut self, before: i64, after: i64, now: Instant) {
+        let deleted = before.saturating_sub(self.trimmed);
+        if deleted > 0 && before - after < deleted / 2 {
+            self.pause = (self.pause * 2).min(LONGEST);
+            self.due = Some(now + self.pause);
+        } else {
+            (self.trimmed, self.due, self.pause) = (after, None, COMMIT);
+        }
     }
 
     /// The room to set, where it is another than what holds: `Some(None)` for what the limit leaves.
