@@ -65,9 +65,9 @@ run_case() {
     fi
 }
 fail() { echo "$*" >&2; exit 1; }
-# within SECONDS TEST…: waits for a level.
+# within SECONDS TEST…: waits for a level. Three times as long, for the machine may have to stand back behind its host.
 within() {
-    local deadline=$((SECONDS + $1))
+    local deadline=$((SECONDS + $1 * 3))
     shift
     until "$@" >/dev/null 2>&1; do
         [ $SECONDS -lt $deadline ] || return 1

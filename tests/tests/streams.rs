@@ -281,7 +281,8 @@ fn x05_what_is_silent_for_long_is_not_cut_and_what_comes_then_is_passed_at_once(
     ] {
         assert!(stream.alive(), "{name} ended in {silence:?} of silence");
     }
-    let tell = |word: &str| a.docker(&["exec", "teller", "sh", "-c", &format!("echo {word} > /f")]).ok();
+    // Detached: the container ends with the last word, and takes along whoever has just said it.
+    let tell = |word: &str| a.docker(&["exec", "-d", "teller", "sh", "-c", &format!("echo {word} > /f")]).ok();
     tell("one");
     let told = Instant::now();
     assert_eq!(logs.line(SOON).as_deref(), Some("told one"));

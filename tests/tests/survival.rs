@@ -175,15 +175,18 @@ fn s03_shim_and_server_hold_no_right() {
     for entry in fs::read_dir(format!("/proc/{shim}/fd")).unwrap().flatten() {
         let target = fs::read_link(entry.path()).unwrap_or_default();
         let target = target.to_string_lossy();
-        // Logs, the spool of calls and the freezer of its own berth are the only files of the host that it may hold; no directory of it,
-        // and nothing of another berth.
+        // Logs, the spool of calls and the freezer of its own berth are the only files of the host that it may hold; its berth's group,
+        // whose figures /proc shows, the only directory; and nothing of another berth.
         let own_freezer = |name| target.ends_with(&format!("/{}/payload/{name}", a.id()));
         let own_spool = target.starts_with(&*host.state_dir.join(format!("node/calls/{}.", a.id())).to_string_lossy());
         let allowed = !target.starts_with('/')
             || own_freezer("cgroup.freeze")
             || own_freezer("cgroup.events")
+            || (target.starts_with("/sys/fs/cgroup/") && target.ends_with(&format!("/{}/payload", a.id())))
             || own_spool
             || target == "/"
+            // Of the berth's own /dev, whose mount is none of the host's: what it serves the emulated files through.
+            || target == "/fuse"
             || target.starts_with("/dev/")
             || target.starts_with(&own)
             || target.starts_with(&*host.log_dir.to_string_lossy())
