@@ -2,10 +2,13 @@
 
 use std::{
     fs, io,
+    net::SocketAddr,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::PathBuf,
     sync::Arc,
 };
+
+use tokio::net::TcpListener;
 
 use crate::{
     config::Config,
@@ -30,6 +33,8 @@ pub enum Error {
     Store(#[from] store::Error),
     #[error("cannot listen at {}", path.display())]
     Listen { path: PathBuf, source: io::Error },
+    #[error("cannot listen at {address} for metrics")]
+    ListenMetrics { address: SocketAddr, source: io::Error },
 }
 
 /// A running server.
@@ -52,8 +57,18 @@ impl App {
         let uploads = Arc::new(Uploads::default());
         let reconciler = Arc::new(Reconciler::new(Arc::clone(&store), Arc::clone(&node), Arc::clone(&uploads), config.audit, clock));
         let service = Service::new(Arc::clone(&store), node, uploads, config.policy.clone(), clock, reconciler.report());
-        let api = Api::new(Arc::new(service), life.tasks.clone(), life.soft.clone(), life.hard.clone());
+        let service = Arc::new(service.living_at(&config.state_dir, &config.api_socket));
+        life.tasks.spawn(Arc::clone(&service).feed_events(life.soft.clone()));
+        let api = Api::new(service, life.tasks.clone(), life.soft.clone(), life.hard.clone());
         let listener = http::listen(&config.api_socket).map_err(|source| Error::Listen { path: config.api_socket.clone(), source })?;
+        if let Some(address) = config.metrics.listen {
+            let listener = TcpListener::bind(address).await.map_err(|source| Error::ListenMetrics { address, source })?;
+            let serving = axum::serve(listener, http::open_metrics(api.clone()));
+            let serving = serving.with_graceful_shutdown(life.soft.clone().cancelled_owned());
+            let hard = life.hard.clone();
+            life.tasks.spawn(async move { drop(hard.run_until_cancelled(serving.into_future()).await) });
+            tracing::info!(%address, "metrics");
+        }
         let router = http::router(api);
         life.tasks.spawn(reconciler.run(life.tasks.clone(), life.soft.clone(), life.hard.clone()));
         life.tasks.spawn(http::serve(listener, router, life.tasks.clone(), life.soft.clone(), life.hard.clone()));

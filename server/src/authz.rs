@@ -52,6 +52,7 @@ operations! {
     ReadLogs = "read_logs",
     PreviewChange = "preview_change",
     ListUsage = "list_usage",
+    ShowUsage = "show_usage",
     ListProfiles = "list_profiles",
     ShowProfile = "show_profile",
     CreateProfile = "create_profile",
@@ -65,9 +66,12 @@ operations! {
     ListOperations = "list_operations",
     ShowOperation = "show_operation",
     WaitOperation = "wait_operation",
+    CancelOperation = "cancel_operation",
     ListAudit = "list_audit",
+    FollowEvents = "follow_events",
     ShowNode = "show_node",
     RunDoctor = "run_doctor",
+    ReadMetrics = "read_metrics",
     ShowUser = "show_user",
 }
 
@@ -80,17 +84,19 @@ pub fn access(role: Role, operation: Operation) -> Access {
     match operation {
         O::ListBerths
         | O::ListUsage
+        | O::ShowUsage
         | O::ShowBerth
         | O::ReadLogs
         | O::ListOperations
         | O::ShowOperation
         | O::WaitOperation
         | O::ListAudit
+        | O::FollowEvents
         | O::ShowUser => match role {
             Role::Admin | Role::Operator | Role::Auditor => Access::All,
             Role::User => Access::Own,
         },
-        O::StartBerth | O::StopBerth | O::RestartBerth => match role {
+        O::StartBerth | O::StopBerth | O::RestartBerth | O::CancelOperation => match role {
             Role::Admin | Role::Operator => Access::All,
             Role::Auditor | Role::User => Access::Own,
         },
@@ -111,7 +117,7 @@ pub fn access(role: Role, operation: Operation) -> Access {
             Role::Admin | Role::Operator => Access::All,
             Role::Auditor | Role::User => Access::None,
         },
-        O::ListProfiles | O::ShowProfile | O::ListImages | O::ShowNode | O::RunDoctor => match role {
+        O::ListProfiles | O::ShowProfile | O::ListImages | O::ShowNode | O::RunDoctor | O::ReadMetrics => match role {
             Role::Admin | Role::Operator | Role::Auditor => Access::All,
             Role::User => Access::None,
         },
@@ -151,16 +157,18 @@ mod tests {
         let reads = [
             O::ListBerths,
             O::ListUsage,
+            O::ShowUsage,
             O::ShowBerth,
             O::ReadLogs,
             O::ListOperations,
             O::ShowOperation,
             O::WaitOperation,
             O::ListAudit,
+            O::FollowEvents,
             O::ShowUser,
         ]
         .into_iter()
-        .chain([O::ListProfiles, O::ShowProfile, O::ListImages, O::ShowNode, O::RunDoctor]);
+        .chain([O::ListProfiles, O::ShowProfile, O::ListImages, O::ShowNode, O::RunDoctor, O::ReadMetrics]);
         let reads: Vec<_> = reads.collect();
         for operation in Operation::ALL {
             assert_eq!(access(Role::Auditor, *operation) == Access::All, reads.contains(operation), "{operation:?}");

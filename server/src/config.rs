@@ -1,14 +1,17 @@
 //! `server.toml`: unknown keys are refused, and all problems are told at once. An absent file means the defaults.
 
+pub mod explain;
+
 use std::{
     fmt::{self, Write},
     fs, io,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Socket of the API; everybody on the host may connect, the kernel says who it is.
@@ -20,9 +23,11 @@ pub struct Config {
     pub database: Database,
     pub policy: Policy,
     pub audit: Audit,
+    pub metrics: Metrics,
+    pub log: Log,
 }
 
-#[derive(Clone, Default, PartialEq, Deserialize)]
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Database {
     /// `sqlite:PATH`, or `postgres://USER@HOST:PORT/NAME` (`postgres:///NAME?host=/DIRECTORY` for a socket); empty means the file
@@ -46,7 +51,7 @@ pub enum Location {
     Postgres { url: String, password_file: Option<PathBuf> },
 }
 
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Policy {
     /// The disks of all berths together may have this many times the size of their file system.
@@ -54,13 +59,38 @@ pub struct Policy {
 }
 
 /// How long Docker API calls are kept; what the first of the two bounds passes goes, oldest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Audit {
     /// Days that a call stays in the audit trail. What administrators did stays for 400.
     pub keep_days: u32,
     /// Bytes that all calls may occupy in the database, about. The file does not shrink; what becomes free is used again.
     pub keep_bytes: u64,
+}
+
+/// A listener for monitoring systems, beside `GET /metrics` of the API.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// Address and port, loopback only, at which whoever reaches it reads `/metrics`, with the names of users; none unless set.
+    pub listen: Option<SocketAddr>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// `journal`, `text` or `json` (both to standard error), or `auto`: the journal where systemd started the service with one, text elsewhere.
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    #[default]
+    Auto,
+    Journal,
+    Text,
+    Json,
 }
 
 impl Default for Config {
@@ -72,6 +102,8 @@ impl Default for Config {
             database: Database::default(),
             policy: Policy::default(),
             audit: Audit::default(),
+            metrics: Metrics::default(),
+            log: Log::default(),
         }
     }
 }
@@ -148,6 +180,10 @@ impl Config {
         let Audit { keep_days, keep_bytes } = self.audit;
         if !(1..=36_500).contains(&keep_days) {
             problems.push(format!("audit.keep_days must lie between 1 and 36500, it is {keep_days}"));
+        }
+        if let Some(listen) = self.metrics.listen.filter(|listen| !listen.ip().is_loopback()) {
+            problems
+                .push(format!("metrics.listen must be a loopback address, it is {listen}; from elsewhere use GET /metrics with a token"));
         }
         if keep_bytes < LEAST_AUDIT {
             problems.push(format!("audit.keep_bytes must be at least {LEAST_AUDIT}, it is {keep_bytes}"));

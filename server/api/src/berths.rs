@@ -284,9 +284,7 @@ pub struct ChangePreview {
 pub struct FieldChange {
     /// `profile`, or the name of a limit or of a part of the policy.
     pub field: String,
-    #[schema(value_type = Object)]
     pub before: serde_json::Value,
-    #[schema(value_type = Object)]
     pub after: serde_json::Value,
     /// Why the berth takes it on only when it starts anew; absent: at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]

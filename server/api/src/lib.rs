@@ -8,6 +8,7 @@
 mod audit;
 mod berths;
 pub mod client;
+mod events;
 mod host;
 mod images;
 mod limits;
@@ -23,14 +24,15 @@ pub use berths::{
     Berth, BerthChange, BerthList, BerthState, ChangePreview, Condition, ExecBerth, FieldChange, HostPortState, ImageRef, NewBerth,
     PublishedPort, Sleep, SuspendBerth, Suspension, WantedState,
 };
+pub use events::{Event, EventKind};
 pub use host::{Check, CheckLevel, Doctor, Health, Node, User};
 pub use images::{BuildImage, Image, ImageList};
 pub use limits::Limits;
-pub use operations::{Accepted, AllAccepted, Operation, OperationKind, OperationList, OperationState, Warning};
+pub use operations::{Accepted, AllAccepted, Operation, OperationKind, OperationList, OperationProgress, OperationState, Warning};
 pub use policy::{Egress, HomeAccess, OpenTo, Policy, PolicyChange, PortRange, Restart, SharedPath};
 pub use problem::Problem;
 pub use profiles::{NewProfile, Profile, ProfileChange, ProfileList};
-pub use usage::{BerthUsage, DiskUsage, IoUsage, NetworkUsage, Pressure, Stall, Usage, UsageList};
+pub use usage::{BerthUsage, DiskUsage, IoUsage, NetworkUsage, Pressure, Stall, Usage, UsageChart, UsageList, UsagePoint};
 
 /// Path below which all of this lives.
 pub const PREFIX: &str = "/api/v1";

@@ -27,7 +27,7 @@ pub enum OperationState {
     Running,
     Succeeded,
     Failed,
-    /// A later request took its place.
+    /// A later request took its place, or somebody cancelled it.
     Cancelled,
 }
 
@@ -35,6 +35,14 @@ impl OperationState {
     pub fn is_finished(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
     }
+}
+
+/// Bytes that are done, of how many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OperationProgress {
+    pub done: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
 }
 
 /// A long-running request. It survives restarts of the server.
@@ -51,6 +59,9 @@ pub struct Operation {
     pub log: Vec<String>,
     /// Lines of output so far; `log` holds the last of them.
     pub log_lines: u64,
+    /// How far it is, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<OperationProgress>,
     /// Digest of the image that a build or import made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<String>,

@@ -91,3 +91,34 @@ pub struct BerthUsage {
 pub struct UsageList {
     pub items: Vec<BerthUsage>,
 }
+
+/// What a berth used up to a time, since the point before; rates are a second's, and absent for the first point after a start or a gap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UsagePoint {
+    /// Milliseconds since the epoch.
+    pub at: i64,
+    /// The most of the time that the point stands for; so are disk and processes.
+    pub memory_bytes: u64,
+    /// Taken on the host.
+    pub disk_bytes: u64,
+    pub pids: u64,
+    /// Thousandths of a CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_millis: Option<u64>,
+    /// Bytes from block devices, and to them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io_read_bps: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io_write_bps: Option<u64>,
+    /// Bytes from the berth to the network, and to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress_bps: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress_bps: Option<u64>,
+}
+
+/// Points of a chart, oldest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UsageChart {
+    pub items: Vec<UsagePoint>,
+}

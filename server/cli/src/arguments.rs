@@ -125,7 +125,7 @@ pub(crate) enum Command {
     },
     /// List berths
     #[command(visible_alias = "ls")]
-    List,
+    List(crate::commands::ListArguments),
     /// Show a berth; your own unless you name a user
     Show {
         /// Name of the host account [default: yours]
@@ -246,6 +246,9 @@ pub(crate) enum Command {
     /// Named quota sets, and how their berths join the host
     #[command(subcommand)]
     Profile(ProfileCommand),
+    /// Long-running requests
+    #[command(subcommand)]
+    Operations(crate::commands::OperationsCommand),
     /// Show how your own berth is
     Status,
     /// Print what makes a Docker client use the berth: eval "$(berth env)"

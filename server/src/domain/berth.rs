@@ -158,6 +158,21 @@ pub struct Status {
     pub source_ports: Option<PortRange>,
 }
 
+impl Status {
+    pub fn used_memory(&self) -> u64 {
+        self.usage.filter(|_| self.state.is_up()).map_or(0, |usage| usage.memory_bytes)
+    }
+
+    pub fn used_disk(&self) -> u64 {
+        self.usage.map_or(0, |usage| usage.disk_bytes)
+    }
+
+    /// The part of which a change is told: not figures of use.
+    pub fn told(&self) -> Self {
+        Self { usage: None, last_used_at: None, ..self.clone() }
+    }
+}
+
 /// When and why a berth fell asleep.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sleep {
@@ -234,6 +249,32 @@ pub struct Berth {
 }
 
 impl Berth {
+    /// The state that the node reported; before its first word, what is under way.
+    pub fn shown_state(&self) -> State {
+        match (&self.status, self.wanted) {
+            (Some(status), _) => status.state,
+            (None, _) if self.problem.is_some() => State::Failed,
+            (None, Wanted::Running) => State::Starting,
+            (None, Wanted::Deleted) => State::Stopping,
+            (None, Wanted::Present | Wanted::Stopped) => State::Stopped,
+        }
+    }
+
+    /// Bytes in use when the node last reported; none of a berth that is not up.
+    pub fn used_memory(&self) -> u64 {
+        self.status.as_ref().map_or(0, Status::used_memory)
+    }
+
+    /// Bytes that its disk takes on the host.
+    pub fn used_disk(&self) -> u64 {
+        self.status.as_ref().map_or(0, Status::used_disk)
+    }
+
+    /// Milliseconds since the epoch; 0: never, or not known.
+    pub fn last_used_at(&self) -> i64 {
+        self.status.as_ref().and_then(|status| status.last_used_at).unwrap_or_default()
+    }
+
     /// What the node is asked for.
     pub fn ensure(&self, wanted: EnsureWanted) -> Ensure {
         Ensure {

@@ -117,6 +117,8 @@ pub struct Operation {
     pub step: String,
     pub log: Vec<String>,
     pub log_lines: u64,
+    /// How far it is, where that is known.
+    pub progress: Option<Extent>,
     /// Digest of the image that was made.
     pub result: Option<String>,
     pub problem: Option<Problem>,
@@ -125,6 +127,18 @@ pub struct Operation {
     pub created_at: i64,
     pub updated_at: i64,
     pub finished_at: Option<i64>,
+}
+
+impl Operation {
+    /// How the step of an operation begins that waits for the node.
+    pub const WAITING: &str = "waiting: ";
+}
+
+/// Bytes that are done, of how many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    pub done: u64,
+    pub total: Option<u64>,
 }
 
 /// Something that was accepted but deserves a look.

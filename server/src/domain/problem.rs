@@ -23,6 +23,10 @@ pub enum Refusal {
     NotFound,
     /// It clashes with what there is.
     Conflict,
+    /// It is not at the revision that was meant.
+    Outdated,
+    /// Too often; later it may work.
+    TooMany,
     /// A limit or a policy forbids it.
     Limit,
     /// The node or the database does not answer now.

@@ -6,26 +6,28 @@ use berth_api::{Accepted, Berth, BerthChange, BerthList, ChangePreview, NewBerth
 use super::{
     AcceptedResponse, Api, convert,
     error::{Error, Failure},
-    extract::{Json, PageQuery, Path, Query},
+    etag::{IfMatch, Tagged},
+    extract::{Json, Path, Query},
     limits::{self, named},
+    listing::BerthsQuery,
     paged, policy,
 };
 use crate::{
     domain::{Caller, Own, OwnLimits},
-    service::AssignBerth,
+    service::{AssignBerth, ChangeBerth},
 };
 
-/// Lists berths in the order of their users; a user without a role sees his own.
-#[utoipa::path(get, path = "/berths", tag = "berths", params(PageQuery), responses((status = 200, body = BerthList), Failure))]
+/// Lists berths, by the names of their users unless `sort` says otherwise; a user without a role sees his own. What is given narrows together.
+#[utoipa::path(get, path = "/berths", tag = "berths", params(BerthsQuery), responses((status = 200, body = BerthList), Failure))]
 pub(super) async fn list_berths(
     State(api): State<Api>,
     caller: Caller,
-    Query(query): Query<PageQuery>,
+    Query(query): Query<BerthsQuery>,
 ) -> Result<Answer<BerthList>, Error> {
-    let (page, limit) = query.page()?;
-    let down = api.service.node_down_since();
-    let berths = api.service.berths(&caller, &page).await?;
-    let (items, next) = paged(berths, limit, |berth| berth.user.to_string(), |berth| convert::berth(berth, down));
+    let (filter, page, limit) = query.read()?;
+    let (sort, down) = (filter.sort, api.service.node_down_since());
+    let berths = api.service.berths(&caller, filter, &page).await?;
+    let (items, next) = paged(berths, limit, |berth| sort.place(berth), |berth| convert::berth(berth, down));
     Ok(Answer(BerthList { items, next }))
 }
 
@@ -47,9 +49,9 @@ pub(super) async fn create_berth(State(api): State<Api>, caller: Caller, Json(ne
 /// Shows a berth.
 #[utoipa::path(get, path = "/berths/{user}", tag = "berths", params(("user" = String, Path, description = "Name of the host account")),
     responses((status = 200, body = Berth), Failure))]
-pub(super) async fn show_berth(State(api): State<Api>, caller: Caller, Path(user): Path<String>) -> Result<Answer<Berth>, Error> {
+pub(super) async fn show_berth(State(api): State<Api>, caller: Caller, Path(user): Path<String>) -> Result<Tagged<Berth>, Error> {
     let berth = api.service.berth(&caller, &user).await?;
-    Ok(Answer(convert::berth(berth, api.service.node_down_since())))
+    Ok(Tagged(berth.revision(), convert::berth(berth, api.service.node_down_since())))
 }
 
 /// Changes a berth's limits, egress or profile; a running berth takes them on at once. What the node refuses goes back to what was before,
@@ -60,9 +62,11 @@ pub(super) async fn change_berth(
     State(api): State<Api>,
     caller: Caller,
     Path(user): Path<String>,
+    IfMatch(expected): IfMatch,
     Json(change): Json<BerthChange>,
 ) -> Result<AcceptedResponse, Error> {
-    let accepted = api.service.change_berth(&caller, &user, limits::changed(change)?).await?;
+    let change = ChangeBerth { expected, ..limits::changed(change)? };
+    let accepted = api.service.change_berth(&caller, &user, change).await?;
     Ok((StatusCode::ACCEPTED, Answer(convert::accepted(accepted))))
 }
 
@@ -82,8 +86,13 @@ pub(super) async fn preview_change(
 /// Deletes a berth with everything in it.
 #[utoipa::path(delete, path = "/berths/{user}", tag = "berths", params(("user" = String, Path, description = "Name of the host account")),
     responses((status = 202, body = Accepted), Failure))]
-pub(super) async fn delete_berth(State(api): State<Api>, caller: Caller, Path(user): Path<String>) -> Result<AcceptedResponse, Error> {
-    let accepted = api.service.delete_berth(&caller, &user).await?;
+pub(super) async fn delete_berth(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(user): Path<String>,
+    IfMatch(expected): IfMatch,
+) -> Result<AcceptedResponse, Error> {
+    let accepted = api.service.delete_berth(&caller, &user, &expected).await?;
     Ok((StatusCode::ACCEPTED, Answer(convert::accepted(accepted))))
 }
 

@@ -13,7 +13,7 @@ use crate::{
 
 /// A berth; `down_since` tells since when the node does not answer, so that its last words are not taken for the truth.
 pub(super) fn berth(berth: Berth, down_since: Option<i64>) -> api::Berth {
-    let state = state(&berth);
+    let state = told_state(berth.shown_state());
     let mut conditions: Vec<_> = berth
         .problem
         .into_iter()
@@ -73,17 +73,6 @@ pub(super) fn berth(berth: Berth, down_since: Option<i64>) -> api::Berth {
         observed_at: berth.observed_at,
         created_at: berth.created_at,
         updated_at: berth.updated_at,
-    }
-}
-
-/// The state that the node reported; before its first word, what is under way.
-fn state(berth: &Berth) -> api::BerthState {
-    match (&berth.status, berth.wanted) {
-        (Some(status), _) => told_state(status.state),
-        (None, _) if berth.problem.is_some() => api::BerthState::Failed,
-        (None, Wanted::Running) => api::BerthState::Starting,
-        (None, Wanted::Deleted) => api::BerthState::Stopping,
-        (None, Wanted::Present | Wanted::Stopped) => api::BerthState::Stopped,
     }
 }
 
@@ -167,6 +156,7 @@ pub(super) fn operation(operation: Operation) -> api::Operation {
         step: operation.step,
         log: operation.log,
         log_lines: operation.log_lines,
+        progress: operation.progress.map(|one| api::OperationProgress { done: one.done, total: one.total }),
         result: operation.result,
         problem: operation.problem.map(stored),
         revision: operation.revision,

@@ -36,7 +36,7 @@ impl Error {
         self
     }
 
-    fn internal() -> Self {
+    pub(super) fn internal() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, Refusal::Failed, "internal", "the server failed; its log says why")
             .hint("look for the request id in the log of berth-server")
     }
@@ -69,6 +69,8 @@ fn status(refusal: Refusal) -> StatusCode {
         Refusal::NotPermitted => StatusCode::FORBIDDEN,
         Refusal::NotFound => StatusCode::NOT_FOUND,
         Refusal::Conflict => StatusCode::CONFLICT,
+        Refusal::Outdated => StatusCode::PRECONDITION_FAILED,
+        Refusal::TooMany => StatusCode::TOO_MANY_REQUESTS,
         Refusal::Limit => StatusCode::UNPROCESSABLE_ENTITY,
         Refusal::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         Refusal::TimedOut => StatusCode::GATEWAY_TIMEOUT,

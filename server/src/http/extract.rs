@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::{
+    body::{Body, Bytes},
     extract::{FromRequest, FromRequestParts, Request},
     http::{StatusCode, header, request::Parts},
 };
@@ -33,23 +34,27 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
             return Err(invalid(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "the body must be application/json")
                 .hint("send the header Content-Type: application/json"));
         }
-        let body = Limited::new(request.into_body(), MAX_JSON).collect();
-        let bytes = match tokio::time::timeout(SLOW, body).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => {
-                let detail = format!("the body passes {MAX_JSON} bytes");
-                return Err(invalid(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", &detail));
-            }
-            Ok(Err(_)) => return Err(invalid(StatusCode::BAD_REQUEST, "broken_body", "the body broke off")),
-            Err(_) => {
-                let detail = format!("the body did not arrive within {} s", SLOW.as_secs());
-                return Err(invalid(StatusCode::REQUEST_TIMEOUT, "slow_body", &detail));
-            }
-        };
+        let bytes = whole(request.into_body()).await?;
         serde_json::from_slice(&bytes).map(Self).map_err(|error| {
             let code = if error.is_data() { "invalid_body" } else { "malformed_json" };
             invalid(StatusCode::BAD_REQUEST, code, &shorten(&error.to_string()))
         })
+    }
+}
+
+/// The whole of a JSON body, as far as [`MAX_JSON`] and within [`SLOW`].
+pub(super) async fn whole(body: Body) -> Result<Bytes, Error> {
+    match tokio::time::timeout(SLOW, Limited::new(body, MAX_JSON).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let detail = format!("the body passes {MAX_JSON} bytes");
+            Err(invalid(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", &detail))
+        }
+        Ok(Err(_)) => Err(invalid(StatusCode::BAD_REQUEST, "broken_body", "the body broke off")),
+        Err(_) => {
+            let detail = format!("the body did not arrive within {} s", SLOW.as_secs());
+            Err(invalid(StatusCode::REQUEST_TIMEOUT, "slow_body", &detail))
+        }
     }
 }
 
@@ -114,30 +119,9 @@ pub(super) struct PageQuery {
     cursor: Option<String>,
 }
 
-/// Which page of a list that may be about one subject.
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SubjectQuery {
-    /// Rows of a page: 1 to 500, 100 unless set.
-    #[param(minimum = 1, maximum = 500)]
-    limit: Option<u32>,
-    /// `next` of the page before.
-    cursor: Option<String>,
-    /// Only rows about this user, profile or image.
-    pub(super) subject: Option<String>,
-}
-
 impl PageQuery {
     pub(super) fn page(self) -> Result<(Page, u32), Error> {
         page(self.limit, self.cursor)
-    }
-}
-
-impl SubjectQuery {
-    pub(super) fn page(self) -> Result<(Page, u32, Option<String>), Error> {
-        let subject = self.subject;
-        page(self.limit, self.cursor).map(|(page, limit)| (page, limit, subject))
     }
 }
 

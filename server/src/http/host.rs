@@ -35,7 +35,7 @@ pub(super) async fn healthz() -> Answer<Health> {
     Answer(Health { status: "ok".to_owned() })
 }
 
-/// 200 while the database works and the node answers.
+/// 200 while the database can be written and the node answers.
 #[utoipa::path(get, path = "/readyz", tag = "host", responses((status = 200, body = Health), Failure))]
 pub(super) async fn readyz(State(api): State<Api>) -> Result<Answer<Health>, Error> {
     api.service.ready().await?;

@@ -2,7 +2,12 @@
 
 use std::io;
 
-use axum::{Json as Answer, body::Body, extract::State, http::StatusCode};
+use axum::{
+    Json as Answer,
+    body::Body,
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+};
 use berth_api::{Accepted, BuildImage, Image, ImageList};
 use futures_util::TryStreamExt;
 
@@ -34,10 +39,12 @@ pub(super) async fn import_image(
     State(api): State<Api>,
     caller: Caller,
     Path(image): Path<String>,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<AcceptedResponse, Error> {
     let tar = Box::pin(body.into_data_stream().map_err(io::Error::other));
-    let operation = api.service.import_image(&caller, &image, tar).await?;
+    let total = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let operation = api.service.import_image(&caller, &image, tar, total).await?;
     Ok((StatusCode::ACCEPTED, Answer(convert::accepted((operation, Vec::new())))))
 }
 

@@ -4,7 +4,7 @@ use berth_api as api;
 
 use super::policy;
 use crate::{
-    domain::{InvalidEgress, LimitChange, Limits},
+    domain::{Expected, InvalidEgress, LimitChange, Limits},
     service::ChangeBerth,
 };
 
@@ -41,5 +41,5 @@ pub(super) fn shown(from: Limits) -> api::Limits {
 pub(super) fn changed(from: api::BerthChange) -> Result<ChangeBerth, InvalidEgress> {
     let limits = named!(LimitChange, from);
     let egress = from.egress.map(|egress| egress.map(policy::egress).transpose()).transpose()?;
-    Ok(ChangeBerth { profile: from.profile, limits, egress })
+    Ok(ChangeBerth { profile: from.profile, limits, egress, expected: Expected::Whatever })
 }

@@ -15,11 +15,16 @@ tokio::task_local! {
     static REQUEST_ID: String;
 }
 
-const HEADER: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The id of the request that is being handled.
 pub(super) fn request_id() -> Option<String> {
     REQUEST_ID.try_with(Clone::clone).ok()
+}
+
+/// The same work for a task of its own: with the id and the log's span of the request.
+pub(super) fn carried<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
+    REQUEST_ID.scope(request_id().unwrap_or_default(), work).in_current_span()
 }
 
 pub(super) async fn request(request: Request, next: Next) -> Response {

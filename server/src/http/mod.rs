@@ -4,14 +4,22 @@
 
 mod audit;
 mod berths;
+pub mod codes;
 mod convert;
+mod docs;
+mod document;
 mod error;
+mod etag;
+mod events;
 mod extract;
 mod host;
 mod identity;
 mod images;
+mod keyed;
 mod limits;
 mod listener;
+mod listing;
+mod metrics;
 mod middleware;
 mod operations;
 mod policy;
@@ -34,9 +42,11 @@ use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use listener::{PeerUid, listen, serve};
+pub use metrics::open_metrics;
 
 use crate::service::Service;
 use identity::Identity;
+use metrics::Metrics;
 
 /// What handlers hold.
 #[derive(Clone)]
@@ -48,11 +58,12 @@ pub struct Api {
     hard: CancellationToken,
     /// Ends long polls.
     soft: CancellationToken,
+    metrics: Arc<Metrics>,
 }
 
 impl Api {
     pub fn new(service: Arc<Service>, tasks: TaskTracker, soft: CancellationToken, hard: CancellationToken) -> Self {
-        Self { service, identity: Arc::default(), tasks, hard, soft }
+        Self { service, identity: Arc::default(), tasks, hard, soft, metrics: Arc::default() }
     }
 }
 
@@ -69,6 +80,7 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(berths::show_berth, berths::change_berth, berths::delete_berth))
         .routes(routes!(berths::preview_change))
         .routes(routes!(usage::list_usage))
+        .routes(routes!(usage::show_usage))
         .routes(routes!(berths::start_berth))
         .routes(routes!(berths::stop_berth))
         .routes(routes!(berths::restart_berth))
@@ -86,23 +98,43 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(operations::list_operations))
         .routes(routes!(operations::show_operation))
         .routes(routes!(operations::wait_operation))
+        .routes(routes!(operations::cancel_operation))
         .routes(routes!(audit::list_audit))
+        .routes(routes!(events::follow_events))
         .routes(routes!(host::show_node))
         .routes(routes!(host::run_doctor))
         .routes(routes!(host::show_user));
-    OpenApiRouter::with_openapi(Document::openapi()).routes(routes!(host::healthz)).routes(routes!(host::readyz)).nest(PREFIX, v1)
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(host::healthz))
+        .routes(routes!(host::readyz))
+        .routes(routes!(metrics::read_metrics))
+        .nest(PREFIX, v1)
 }
 
 /// The OpenAPI document.
-pub fn openapi() -> utoipa::openapi::OpenApi {
-    documented().into_openapi()
+pub fn openapi() -> serde_json::Value {
+    complete(documented().into_openapi())
+}
+
+fn complete(document: utoipa::openapi::OpenApi) -> serde_json::Value {
+    // Strings and maps of them: serialising the document cannot fail.
+    document::complete(serde_json::to_value(document).unwrap_or_default())
 }
 
 /// All routes.
 pub fn router(api: Api) -> Router {
     let (router, document) = documented().split_for_parts();
-    // Strings and maps of them: serialising the document cannot fail.
-    let document: Arc<str> = document.to_json().unwrap_or_default().into();
+    let router = router
+        .layer(axum::middleware::from_fn(etag::weak))
+        .layer(axum::middleware::from_fn_with_state(api.clone(), keyed::keyed))
+        .layer(axum::middleware::from_fn_with_state(api.clone(), metrics::measure));
+    let document = complete(document);
+    let page: Arc<str> = docs::page(&document).into();
+    let docs = move || {
+        let page = page.to_string();
+        async move { docs::html(page) }
+    };
+    let document: Arc<str> = document.to_string().into();
     let openapi = move || {
         let text = document.to_string();
         async move { ([(header::CONTENT_TYPE, "application/json")], text) }
@@ -110,6 +142,8 @@ pub fn router(api: Api) -> Router {
     router
         .route("/openapi.json", get(openapi.clone()))
         .route(&format!("{PREFIX}/openapi.json"), get(openapi))
+        .route("/docs", get(docs))
+        .route("/docs/style.css", get(docs::style))
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::no_such_method)
         .layer(CatchPanicLayer::custom(error::panicked))

@@ -11,20 +11,21 @@ use uuid::Uuid;
 use super::{
     Api, convert,
     error::{Error, Failure},
-    extract::{Path, Query, SubjectQuery},
+    extract::{Path, Query},
+    listing::OperationsQuery,
     paged,
 };
 use crate::domain::{Caller, OperationId};
 
 /// Lists operations, newest first.
-#[utoipa::path(get, path = "/operations", tag = "operations", params(SubjectQuery), responses((status = 200, body = OperationList), Failure))]
+#[utoipa::path(get, path = "/operations", tag = "operations", params(OperationsQuery), responses((status = 200, body = OperationList), Failure))]
 pub(super) async fn list_operations(
     State(api): State<Api>,
     caller: Caller,
-    Query(query): Query<SubjectQuery>,
+    Query(query): Query<OperationsQuery>,
 ) -> Result<Answer<OperationList>, Error> {
-    let (page, limit, subject) = query.page()?;
-    let operations = api.service.operations(&caller, subject.as_deref(), &page).await?;
+    let (subject, filter, page, limit) = query.read()?;
+    let operations = api.service.operations(&caller, subject.as_deref(), filter, &page).await?;
     let (items, next) = paged(operations, limit, |operation| operation.id.to_string(), convert::operation);
     Ok(Answer(OperationList { items, next }))
 }
@@ -66,4 +67,12 @@ pub(super) async fn wait_operation(
         None => api.service.operation(&caller, OperationId(id)).await?,
     };
     Ok(Answer(convert::operation(operation)))
+}
+
+/// Cancels an operation that nobody has begun, one that waits for the node, and builds and imports of images at any time; what it had asked for
+/// is taken back. Who may ask for such an operation may cancel it.
+#[utoipa::path(post, path = "/operations/{id}/cancel", tag = "operations", params(("id" = Uuid, Path, description = "Id of the operation")),
+    responses((status = 200, body = Operation), Failure))]
+pub(super) async fn cancel_operation(State(api): State<Api>, caller: Caller, Path(id): Path<Uuid>) -> Result<Answer<Operation>, Error> {
+    Ok(Answer(convert::operation(api.service.cancel_operation(&caller, OperationId(id)).await?)))
 }

@@ -6,6 +6,7 @@ use berth_api::{NewProfile, Profile, ProfileChange, ProfileList};
 use super::{
     Api, convert,
     error::{Error, Failure},
+    etag::{IfMatch, Tagged},
     extract::{Json, PageQuery, Path, Query},
     limits::named,
     paged, policy,
@@ -44,8 +45,9 @@ pub(super) async fn create_profile(
 /// Shows a profile.
 #[utoipa::path(get, path = "/profiles/{profile}", tag = "profiles", params(("profile" = String, Path, description = "Its name")),
     responses((status = 200, body = Profile), Failure))]
-pub(super) async fn show_profile(State(api): State<Api>, caller: Caller, Path(profile): Path<String>) -> Result<Answer<Profile>, Error> {
-    Ok(Answer(convert::profile(api.service.profile(&caller, &profile).await?)))
+pub(super) async fn show_profile(State(api): State<Api>, caller: Caller, Path(profile): Path<String>) -> Result<Tagged<Profile>, Error> {
+    let profile = api.service.profile(&caller, &profile).await?;
+    Ok(Tagged(profile.revision(), convert::profile(profile)))
 }
 
 /// Changes a profile; every berth that uses it takes on its limits and its policy.
@@ -55,17 +57,24 @@ pub(super) async fn change_profile(
     State(api): State<Api>,
     caller: Caller,
     Path(profile): Path<String>,
+    IfMatch(expected): IfMatch,
     Json(change): Json<ProfileChange>,
-) -> Result<Answer<Profile>, Error> {
+) -> Result<Tagged<Profile>, Error> {
     let limits = named!(OwnLimits, change);
-    let change = ChangeProfile { description: change.description, limits, policy: policy::asked(change.policy)? };
-    Ok(Answer(convert::profile(api.service.change_profile(&caller, &profile, change).await?)))
+    let change = ChangeProfile { description: change.description, limits, policy: policy::asked(change.policy)?, expected };
+    let profile = api.service.change_profile(&caller, &profile, change).await?;
+    Ok(Tagged(profile.revision(), convert::profile(profile)))
 }
 
 /// Deletes a profile that no berth uses.
 #[utoipa::path(delete, path = "/profiles/{profile}", tag = "profiles", params(("profile" = String, Path, description = "Its name")),
     responses((status = 204), Failure))]
-pub(super) async fn delete_profile(State(api): State<Api>, caller: Caller, Path(profile): Path<String>) -> Result<StatusCode, Error> {
-    api.service.delete_profile(&caller, &profile).await?;
+pub(super) async fn delete_profile(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(profile): Path<String>,
+    IfMatch(expected): IfMatch,
+) -> Result<StatusCode, Error> {
+    api.service.delete_profile(&caller, &profile, &expected).await?;
     Ok(StatusCode::NO_CONTENT)
 }

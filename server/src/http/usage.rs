@@ -1,6 +1,6 @@
 //! What berths use.
 
-use axum::{Json as Answer, extract::State};
+use axum::{Json as Answer, extract::State, http::StatusCode};
 use berth_api as api;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -8,11 +8,11 @@ use utoipa::IntoParams;
 use super::{
     Api, convert,
     error::{Error, Failure},
-    extract::Query,
+    extract::{Path, Query},
     limits,
 };
 use crate::{
-    domain::{Caller, Stall, Usage},
+    domain::{Caller, Refusal, Stall, Usage, UsagePoint},
     service::BerthUse,
 };
 
@@ -34,6 +34,53 @@ pub(super) async fn list_usage(
 ) -> Result<Answer<api::UsageList>, Error> {
     let all = api.service.usage(&caller, query.user.as_deref()).await?;
     Ok(Answer(api::UsageList { items: all.into_iter().map(of_berth).collect() }))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ChartQuery {
+    /// After this time; milliseconds since the epoch. The last 24 hours unless set.
+    since: Option<i64>,
+    /// Points at most: 1 to 1440, 300 unless set.
+    #[param(minimum = 1, maximum = 1440)]
+    points: Option<u16>,
+}
+
+/// Shows what a berth used over the last 24 hours: a sample a minute while it was up, put together to at most `points` of them.
+#[utoipa::path(get, path = "/berths/{user}/usage", tag = "berths",
+    params(("user" = String, Path, description = "Name of the host account"), ChartQuery),
+    responses((status = 200, body = api::UsageChart), Failure))]
+pub(super) async fn show_usage(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(user): Path<String>,
+    Query(query): Query<ChartQuery>,
+) -> Result<Answer<api::UsageChart>, Error> {
+    const DEFAULT: u16 = 300;
+    const MOST: u16 = 1_440;
+    let most = query.points.unwrap_or(DEFAULT);
+    if !(1..=MOST).contains(&most) {
+        let detail = format!("points is {most}, it must lie between 1 and {MOST}");
+        return Err(Error::new(StatusCode::BAD_REQUEST, Refusal::Invalid, "invalid_query", detail));
+    }
+    let points = api.service.usage_since(&caller, &user, query.since, most.into()).await?;
+    Ok(Answer(api::UsageChart { items: points.into_iter().map(point).collect() }))
+}
+
+fn point(point: UsagePoint) -> api::UsagePoint {
+    let UsagePoint { at, memory_bytes, disk_bytes, pids, rates } = point;
+    api::UsagePoint {
+        at,
+        memory_bytes,
+        disk_bytes,
+        pids,
+        cpu_millis: rates.map(|rates| rates.cpu_millis),
+        io_read_bps: rates.map(|rates| rates.io_read_bps),
+        io_write_bps: rates.map(|rates| rates.io_write_bps),
+        egress_bps: rates.map(|rates| rates.egress_bps),
+        ingress_bps: rates.map(|rates| rates.ingress_bps),
+    }
 }
 
 fn of_berth(one: BerthUse) -> api::BerthUsage {

@@ -24,7 +24,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::{Method, StatusCode, body::Frame, upgrade::Upgraded};
 use serde::{Serialize, de::DeserializeOwned};
 
-pub use uploads::{Upload, Uploads};
+pub use uploads::{Sent, Upload, Uploads};
 
 use crate::domain::{
     BerthId, Check, Clock, Ensure, ExecCommand, HostUser, Image, NodeInfo, Problem, Progress, Refusal, Sample, Status, UserName, Waits,
@@ -191,6 +191,12 @@ impl NodeClient {
         let what = "image build";
         let response = self.within(what, ASK, self.open(what, Method::POST, "/v1/images/build", Some(body), false)).await?;
         Ok(progress(what, response))
+    }
+
+    /// Ends the build of an image of this name, if there is one; also succeeds when there is none.
+    pub async fn stop_build(&self, name: &str) -> Result<(), Error> {
+        let path = format!("/v1/images/build?name={}", segment(name));
+        self.collect("end of the build", Method::DELETE, &path, None::<&()>, ASK).await.map(drop)
     }
 
     /// Sends a root tar or an OCI layout.

@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     io,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -14,7 +17,7 @@ use futures_util::{
 };
 use tokio::sync::oneshot;
 
-use crate::domain::OperationId;
+use crate::domain::{Extent, OperationId};
 
 /// A sender that is silent for so long is given up.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -24,38 +27,53 @@ const MAX_BYTES: u64 = 64 << 30;
 /// A body that can be read once.
 pub type Upload = BoxStream<'static, io::Result<Bytes>>;
 
+/// How much of a body has been read.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    done: Arc<AtomicU64>,
+    total: Option<u64>,
+}
+
+impl Sent {
+    pub fn extent(&self) -> Extent {
+        Extent { done: self.done.load(Ordering::Relaxed), total: self.total }
+    }
+}
+
 /// Uploads that nobody has taken yet; the number of unfinished image operations bounds them.
 #[derive(Default)]
 pub struct Uploads {
-    waiting: Mutex<HashMap<OperationId, Upload>>,
+    waiting: Mutex<HashMap<OperationId, (Upload, Sent)>>,
 }
 
 impl Uploads {
-    /// Leaves a body; the receiver resolves when all of it was read, or when it was dropped unread.
-    pub fn leave(&self, operation: OperationId, body: Upload) -> oneshot::Receiver<()> {
+    /// Leaves a body of `total` bytes, where that is known; the receiver resolves when all of it was read, or when it was dropped unread.
+    pub fn leave(&self, operation: OperationId, body: Upload, total: Option<u64>) -> oneshot::Receiver<()> {
         let (done, finished) = oneshot::channel();
-        self.lock().insert(operation, bounded(body, done));
+        let sent = Sent { done: Arc::default(), total };
+        self.lock().insert(operation, (bounded(body, sent.clone(), done), sent));
         finished
     }
 
-    pub fn take(&self, operation: OperationId) -> Option<Upload> {
+    pub fn take(&self, operation: OperationId) -> Option<(Upload, Sent)> {
         self.lock().remove(&operation)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<OperationId, Upload>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<OperationId, (Upload, Sent)>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn bounded(body: Upload, done: oneshot::Sender<()>) -> Upload {
-    stream::unfold(Some((body, 0_u64, done)), |state| async move {
-        let (mut body, taken, done) = state?;
+fn bounded(body: Upload, sent: Sent, done: oneshot::Sender<()>) -> Upload {
+    stream::unfold(Some((body, sent, done)), |state| async move {
+        let (mut body, sent, done) = state?;
         match tokio::time::timeout(SILENCE, body.next()).await {
             Ok(Some(Ok(part))) => {
-                let taken = taken + part.len() as u64;
+                let length = part.len() as u64;
+                let taken = sent.done.fetch_add(length, Ordering::Relaxed) + length;
                 match taken > MAX_BYTES {
                     true => Some((Err(io::Error::other(format!("the image passes {MAX_BYTES} bytes"))), None)),
-                    false => Some((Ok(part), Some((body, taken, done)))),
+                    false => Some((Ok(part), Some((body, sent, done)))),
                 }
             }
             Ok(Some(Err(error))) => Some((Err(error), None)),
@@ -77,11 +95,13 @@ mod tests {
     #[tokio::test]
     async fn the_waiter_learns_when_the_body_was_read_or_dropped() {
         let (uploads, id) = (Uploads::default(), OperationId(uuid::Uuid::nil()));
-        let finished = uploads.leave(id, stream::iter([Ok(Bytes::from_static(b"a")), Ok(Bytes::from_static(b"b"))]).boxed());
-        let parts: Vec<_> = uploads.take(id).unwrap().map(Result::unwrap).collect().await;
+        let finished = uploads.leave(id, stream::iter([Ok(Bytes::from_static(b"a")), Ok(Bytes::from_static(b"b"))]).boxed(), Some(2));
+        let (body, sent) = uploads.take(id).unwrap();
+        let parts: Vec<_> = body.map(Result::unwrap).collect().await;
         assert_eq!(parts, ["a", "b"]);
         assert_eq!(finished.await, Ok(()));
-        let finished = uploads.leave(id, stream::empty().boxed());
+        assert_eq!(sent.extent(), Extent { done: 2, total: Some(2) });
+        let finished = uploads.leave(id, stream::empty().boxed(), None);
         drop(uploads.take(id));
         assert!(finished.await.is_err());
         assert!(uploads.take(id).is_none());

@@ -8,7 +8,8 @@ use super::{
 use crate::{
     chain,
     domain::{
-        AuditEntry, Berth, BerthId, EnsureWanted, Kind, Limits, OperationState, Own, Parameters, Problem, Refusal, Status, Subject, Wanted,
+        AuditEntry, Berth, BerthId, EnsureWanted, Kind, Limits, Operation, OperationState, Own, Parameters, Problem, Refusal, Status,
+        Subject, Wanted,
     },
     store,
 };
@@ -53,8 +54,8 @@ async fn step(reconciler: &Reconciler, id: BerthId) -> Result<Option<Outcome>, s
     if step == Step::Nothing {
         return Ok(Some(Outcome::Done));
     }
-    if !at_once {
-        note(reconciler, &berth, wording(step, observed.is_some())).await?;
+    if !at_once && !note(reconciler, &berth, wording(step, observed.is_some())).await? {
+        return Ok(None);
     }
     match call(reconciler, &berth, step).await {
         Ok(Called::Stopped(status)) => keep(reconciler, &berth, Some(&status)).await.map(|()| None),
@@ -103,13 +104,19 @@ fn wording(step: Step, there: bool) -> &'static str {
     }
 }
 
-async fn note(reconciler: &Reconciler, berth: &Berth, step: &str) -> Result<(), store::Error> {
+/// Says what is about to be asked of the node; false when something else is wanted of the berth by now: then nothing is to be asked.
+async fn note(reconciler: &Reconciler, berth: &Berth, step: &str) -> Result<bool, store::Error> {
     let now = reconciler.clock.now();
     let mut tx = reconciler.store.begin().await?;
+    let newest = store::berths::by_id(&mut tx, berth.id).await?;
+    if newest.is_none_or(|newest| newest.generation != berth.generation) {
+        return Ok(false);
+    }
     for operation in store::operations::unfinished(&mut tx, berth.id).await? {
         store::operations::set_step(&mut tx, operation.id, step, now).await?;
     }
-    reconciler.store.commit(tx).await
+    reconciler.store.commit(tx).await?;
+    Ok(true)
 }
 
 async fn keep(reconciler: &Reconciler, berth: &Berth, status: Option<&Status>) -> Result<(), store::Error> {
@@ -129,7 +136,7 @@ async fn succeed(reconciler: &Reconciler, berth: &Berth, status: &Status) -> Res
     let now = reconciler.clock.now();
     let mut tx = reconciler.store.begin().await?;
     store::berths::observe(&mut tx, status, now).await?;
-    store::berths::applied(&mut tx, berth.id, berth.generation, None).await?;
+    store::berths::applied(&mut tx, berth.id, berth.generation, None, now).await?;
     let operations = store::operations::unfinished(&mut tx, berth.id).await?;
     for (id, state) in settle::succeed(&operations, berth.generation, berth.suspension.is_some()) {
         let problem = (state == OperationState::Cancelled).then(|| overtaken(berth));
@@ -149,7 +156,7 @@ async fn deleted(reconciler: &Reconciler, berth: &Berth) -> Result<(), store::Er
         };
         store::operations::finish(&mut tx, operation.id, state, None, problem.as_ref(), now).await?;
     }
-    store::berths::remove(&mut tx, berth.id).await?;
+    store::berths::remove(&mut tx, berth.id, now).await?;
     store::users::remove(&mut tx, berth.user_id).await?;
     reconciler.store.commit(tx).await?;
     tracing::info!(user = %berth.user, berth = %berth.id, "the berth is gone");
@@ -185,9 +192,11 @@ async fn wait(reconciler: &Reconciler, berth: &Berth, problem: &Problem) -> Resu
     let now = reconciler.clock.now();
     let mut tx = reconciler.store.begin().await?;
     for operation in store::operations::unfinished(&mut tx, berth.id).await? {
-        match now - operation.created_at > PATIENCE {
-            true => store::operations::finish(&mut tx, operation.id, OperationState::Failed, None, Some(problem), now).await?,
-            false => drop(store::operations::set_step(&mut tx, operation.id, &format!("waiting: {}", problem.detail), now).await?),
+        if now - operation.created_at > PATIENCE {
+            store::operations::finish(&mut tx, operation.id, OperationState::Failed, None, Some(problem), now).await?;
+        } else {
+            let step = format!("{}{}", Operation::WAITING, problem.detail);
+            store::operations::set_step(&mut tx, operation.id, &step, now).await?;
         }
     }
     reconciler.store.commit(tx).await?;
@@ -216,18 +225,18 @@ async fn refuse(reconciler: &Reconciler, berth: &Berth, problem: &Problem, left:
     }
     let creating = operations.iter().any(|operation| operation.kind == Kind::BerthCreate);
     let outcome = if berth.wanted == Wanted::Deleted {
-        store::berths::set_problem(&mut tx, berth.id, Some((problem, now))).await?;
+        store::berths::set_problem(&mut tx, berth.id, Some((problem, now)), now).await?;
         Outcome::Retry
     } else if creating && left == Left::Nothing && newest == Some(berth.generation) {
         let details = serde_json::json!({ "code": problem.code, "detail": problem.detail });
         let entry = AuditEntry { action: "undo_create_berth", subject: Subject::Berth(berth.user.as_str()), details, operation: None };
         store::audit::insert(&mut tx, &reconciler.clock, None, entry).await?;
-        store::berths::remove(&mut tx, berth.id).await?;
+        store::berths::remove(&mut tx, berth.id, now).await?;
         store::users::remove(&mut tx, berth.user_id).await?;
         Outcome::Done
     } else if berth.generation == berth.applied {
         // The node has lost the berth and cannot make it again for now.
-        store::berths::set_problem(&mut tx, berth.id, Some((problem, now))).await?;
+        store::berths::set_problem(&mut tx, berth.id, Some((problem, now)), now).await?;
         Outcome::Retry
     } else {
         if let Some((profile, own)) = &before {
@@ -250,11 +259,11 @@ async fn refuse(reconciler: &Reconciler, berth: &Berth, problem: &Problem, left:
         match berth.suspension {
             // Nobody is free because the node failed once to bar him.
             Some(_) => {
-                store::berths::set_problem(&mut tx, berth.id, problem).await?;
+                store::berths::set_problem(&mut tx, berth.id, problem, now).await?;
                 Outcome::Retry
             }
             None => {
-                store::berths::applied(&mut tx, berth.id, berth.generation, problem).await?;
+                store::berths::applied(&mut tx, berth.id, berth.generation, problem, now).await?;
                 Outcome::Done
             }
         }

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use super::{Outcome, Reconciler};
 use crate::{
     chain,
-    domain::{Image, Kind, MAX_LOG_LINES, Operation, OperationState, Parameters, Problem, Progress, Refusal},
-    node_client::{Error as NodeError, ProgressStream},
+    domain::{Image, Kind, MAX_LOG_LINES, Operation, OperationId, OperationState, Parameters, Problem, Progress, Refusal},
+    node_client::{Error as NodeError, ProgressStream, Sent, Upload},
     store,
 };
 
@@ -37,12 +37,12 @@ async fn work(reconciler: &Reconciler, operation: &Operation) -> Result<Outcome,
     let result = match (&operation.kind, &operation.parameters) {
         (Kind::ImageBuild, Parameters::Build { suite }) => {
             step(reconciler, operation, "building").await?;
-            follow(reconciler, operation, reconciler.node.build_image(&operation.subject, suite).await).await?
+            follow(reconciler, operation, reconciler.node.build_image(&operation.subject, suite).await, None).await?
         }
         (Kind::ImageImport, _) => match reconciler.uploads.take(operation.id) {
-            Some(body) => {
+            Some((body, sent)) => {
                 step(reconciler, operation, "receiving").await?;
-                match follow(reconciler, operation, reconciler.node.import_image(&operation.subject, body).await).await? {
+                match receive(reconciler, operation, body, &sent).await? {
                     // The bytes are spent, so that there is no trying again.
                     Err(error) => Ok(Err(error.problem())),
                     other => other,
@@ -60,21 +60,65 @@ async fn work(reconciler: &Reconciler, operation: &Operation) -> Result<Outcome,
     match result {
         Ok(end) => finish(reconciler, operation, end).await,
         Err(error) if error.is_transient() => {
-            step(reconciler, operation, &format!("waiting: {error}")).await?;
+            step(reconciler, operation, &format!("{}{error}", Operation::WAITING)).await?;
             Ok(Outcome::Retry)
         }
         Err(error) => finish(reconciler, operation, Err(error.problem())).await,
     }
 }
 
+/// Tells the node of an operation that was cancelled under way. An import ends with its body, which was dropped; a build has to be told. One that
+/// has ended by itself meanwhile is not meant.
+pub(super) async fn stop(reconciler: &Reconciler, id: OperationId) {
+    let operation = async {
+        let mut reader = reconciler.store.reader().await?;
+        store::operations::by_id(&mut reader, id).await
+    };
+    match operation.await {
+        Ok(Some(operation)) if operation.state == OperationState::Cancelled && operation.kind == Kind::ImageBuild => {
+            if let Err(error) = reconciler.node.stop_build(&operation.subject).await {
+                tracing::warn!(operation = %id, error = chain(&error), "the node cannot be told to stop a build");
+            }
+        }
+        Ok(_) => {}
+        Err(error) => tracing::error!(operation = %id, error = chain(&error), "cannot look up a cancelled operation"),
+    }
+}
+
 /// The image that was made, or why none was.
 type End = Result<Option<Image>, Problem>;
+
+/// Sends the body, which the node reads before it answers, and keeps note of how far that is.
+async fn receive(
+    reconciler: &Reconciler,
+    operation: &Operation,
+    body: Upload,
+    sent: &Sent,
+) -> Result<Result<End, NodeError>, store::Error> {
+    let mut sending = std::pin::pin!(reconciler.node.import_image(&operation.subject, body));
+    let stream = loop {
+        tokio::select! {
+            stream = sending.as_mut() => break stream,
+            () = tokio::time::sleep(FLUSH) => progress(reconciler, operation, sent).await?,
+        }
+    };
+    let end = follow(reconciler, operation, stream, Some(sent)).await?;
+    progress(reconciler, operation, sent).await?;
+    Ok(end)
+}
+
+async fn progress(reconciler: &Reconciler, operation: &Operation, sent: &Sent) -> Result<(), store::Error> {
+    let mut tx = reconciler.store.begin().await?;
+    store::operations::set_progress(&mut tx, operation.id, sent.extent(), reconciler.clock.now()).await?;
+    reconciler.store.commit(tx).await
+}
 
 /// Keeps the output of a build or import until it ends.
 async fn follow(
     reconciler: &Reconciler,
     operation: &Operation,
     stream: Result<ProgressStream, NodeError>,
+    sent: Option<&Sent>,
 ) -> Result<Result<End, NodeError>, store::Error> {
     let mut stream = match stream {
         Ok(stream) => stream,
@@ -85,6 +129,12 @@ async fn follow(
     loop {
         let item = tokio::select! {
             item = stream.next() => item,
+            () = tokio::time::sleep(FLUSH), if sent.is_some() && flush_at.is_none() => {
+                if let Some(sent) = sent {
+                    progress(reconciler, operation, sent).await?;
+                }
+                continue;
+            }
             () = tokio::time::sleep_until(flush_at.unwrap_or_else(Instant::now)), if flush_at.is_some() => {
                 flush(reconciler, operation, &mut log, lines).await?;
                 flush_at = None;

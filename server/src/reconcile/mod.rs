@@ -15,6 +15,7 @@ mod samples;
 mod settle;
 mod slots;
 mod status;
+mod usage;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -26,7 +27,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::Audit,
-    domain::{Clock, ReconcileReport},
+    domain::{Clock, OperationId, ReconcileReport},
     node_client::{NodeClient, Uploads},
     store::{self, Store},
 };
@@ -86,6 +87,7 @@ impl Reconciler {
     pub async fn run(self: Arc<Self>, tasks: TaskTracker, soft: CancellationToken, hard: CancellationToken) {
         tasks.spawn(status::follow(Arc::clone(&self), soft.clone()));
         tasks.spawn(calls::follow(Arc::clone(&self), soft.clone()));
+        tasks.spawn(usage::follow(Arc::clone(&self), soft.clone()));
         let mut prune_at = Instant::now() + Duration::from_secs(60);
         loop {
             let error = self.pass(&tasks, &hard).await.err();
@@ -120,6 +122,10 @@ impl Reconciler {
         drop(reader);
         let wanted: HashSet<_> = berths.iter().map(|due| due.id.0).chain(images.iter().map(|operation| operation.id.0)).collect();
         self.slots.retain(&wanted);
+        for id in self.slots.abort_images(&wanted) {
+            let this = Arc::clone(self);
+            tasks.spawn(async move { images::stop(&this, OperationId(id)).await });
+        }
         for store::berths::Due { id, generation, urgent } in berths {
             if let Some(abort) = self.slots.take(id.0, generation, urgent, Instant::now()) {
                 let this = Arc::clone(self);
@@ -170,6 +176,9 @@ impl Reconciler {
             let mut tx = self.store.begin().await?;
             let operations = store::operations::prune(&mut tx, now - KEEP_OPERATIONS).await?;
             let audit = store::audit::prune(&mut tx, now - KEEP_AUDIT, PRUNE_AT_ONCE).await?;
+            store::events::prune(&mut tx, now).await?;
+            store::keyed::prune(&mut tx, now).await?;
+            store::samples::prune(&mut tx, now).await?;
             self.store.commit(tx).await?;
             Ok::<_, store::Error>((operations, audit))
         };

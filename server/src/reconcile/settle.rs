@@ -52,6 +52,7 @@ mod tests {
             step: String::new(),
             log: Vec::new(),
             log_lines: 0,
+            progress: None,
             result: None,
             problem: None,
             revision: 0,

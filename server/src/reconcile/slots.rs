@@ -33,6 +33,8 @@ struct Inner {
 
 struct Work {
     urgent: bool,
+    /// Images have no generations.
+    image: bool,
     abort: CancellationToken,
 }
 
@@ -57,7 +59,9 @@ impl Slots {
                 }
                 None
             }
-            Entry::Vacant(free) => Some(free.insert(Work { urgent, abort: CancellationToken::new() }).abort.clone()),
+            Entry::Vacant(free) => {
+                Some(free.insert(Work { urgent, image: generation == 0, abort: CancellationToken::new() }).abort.clone())
+            }
         }
     }
 
@@ -94,6 +98,13 @@ impl Slots {
     pub(super) fn resume(&self) {
         let now = Instant::now();
         self.lock().paused.values_mut().for_each(|pause| pause.until = now);
+    }
+
+    /// Ends work on images that is no longer asked for; which that is, once.
+    pub(super) fn abort_images(&self, wanted: &HashSet<Uuid>) -> Vec<Uuid> {
+        let inner = self.lock();
+        let gone = inner.running.iter().filter(|(id, work)| work.image && !wanted.contains(id) && !work.abort.is_cancelled());
+        gone.map(|(id, work)| (*id, work.abort.cancel()).0).collect()
     }
 
     /// Forgets pauses of work that is no longer asked for.

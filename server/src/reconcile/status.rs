@@ -110,7 +110,7 @@ async fn keep(reconciler: &Reconciler, statuses: &[Status]) -> Result<(), store:
     for (status, refused) in fresh {
         store::berths::observe(&mut tx, status, now).await?;
         if status.docker_ready && !refused {
-            store::berths::recovered(&mut tx, status.id).await?;
+            store::berths::recovered(&mut tx, status.id, now).await?;
         }
         if let Some(step) = step(status) {
             for operation in store::operations::unfinished(&mut tx, status.id).await? {

@@ -1,17 +1,20 @@
 //! Berths: assign, look, change, start, stop, restart, delete.
 
-use std::str::FromStr;
-
 use super::{
-    Error, Service, authorise, history::Page, images::resolve, name, not_found, profiles::check_policy, quota,
+    Error, Service, authorise,
+    history::{Page, invalid_cursor},
+    images::resolve,
+    name, not_found,
+    profiles::check_policy,
+    quota,
     suspension::check_not_suspended,
 };
 use crate::{
     authz::{self, Access, Operation as Op},
     domain::{
-        AuditEntry, Berth, BerthId, Caller, Clock, Egress, EnsureWanted, HostPolicy, HostUser, ImageRef, Kind, LimitChange, Limits,
-        NodeInfo, Operation, OperationId, OperationState, Own, Parameters, Problem, Profile, ProfileName, Refusal, Subject, UserId,
-        UserName, Waits, Wanted, Warning,
+        AuditEntry, Berth, BerthFilter, BerthId, Caller, Clock, Egress, EnsureWanted, Expected, HostPolicy, HostUser, ImageRef, Kind,
+        LimitChange, Limits, NodeInfo, Operation, OperationId, OperationState, Own, Parameters, Problem, Profile, ProfileName, Refusal,
+        Subject, UserId, UserName, Waits, Wanted, Warning,
     },
     store::{self, Transaction, berths::NewBerth},
 };
@@ -34,6 +37,8 @@ pub struct ChangeBerth {
     pub limits: LimitChange,
     /// `Some(None)`: the profile's again.
     pub egress: Option<Option<Egress>>,
+    /// The revision that is meant.
+    pub expected: Expected,
 }
 
 /// What a change would do.
@@ -65,15 +70,15 @@ pub(super) type Accepted = (Operation, Vec<Warning>);
 const DEFAULT_PROFILE: &str = "default";
 
 impl Service {
-    pub async fn berths(&self, caller: &Caller, page: &Page) -> Result<Vec<Berth>, Error> {
+    pub async fn berths(&self, caller: &Caller, filter: BerthFilter, page: &Page) -> Result<Vec<Berth>, Error> {
+        let own = match authorise(caller, Op::ListBerths)? {
+            Access::All => None,
+            _ => Some(caller.name.clone()),
+        };
+        let filter = BerthFilter { owner: own, ..filter };
+        let after = page.cursor.as_deref().map(|text| filter.sort.cursor(text).ok_or_else(invalid_cursor)).transpose()?;
         let mut reader = self.store.reader().await?;
-        match authorise(caller, Op::ListBerths)? {
-            Access::All => Ok(store::berths::page(&mut reader, page.after(), page.limit).await?),
-            _ => match UserName::from_str(&caller.name) {
-                Ok(user) if user.as_str() > page.after() => Ok(store::berths::by_user(&mut reader, &user).await?.into_iter().collect()),
-                _ => Ok(Vec::new()),
-            },
-        }
+        Ok(store::berth_list::page(&mut reader, &filter, after.as_ref(), page.limit).await?)
     }
 
     pub async fn berth(&self, caller: &Caller, user: &str) -> Result<Berth, Error> {
@@ -176,6 +181,7 @@ impl Service {
     ) -> Result<Changed, Error> {
         let profile = change.profile.as_deref().map(|text| name::<ProfileName>("profile", text)).transpose()?;
         let before = changeable(tx, caller, operation, user).await?;
+        change.expected.check(&before.revision())?;
         let profile_id = match profile {
             Some(profile) => find_profile(tx, &profile).await?.id,
             None => before.profile_id,
@@ -192,27 +198,28 @@ impl Service {
     }
 
     pub async fn start_berth(&self, caller: &Caller, user: &str) -> Result<Accepted, Error> {
-        self.want(caller, (Op::StartBerth, Kind::BerthStart), user, Wanted::Running).await
+        self.want(caller, (Op::StartBerth, Kind::BerthStart), user, Wanted::Running, &Expected::Whatever).await
     }
 
     pub async fn stop_berth(&self, caller: &Caller, user: &str) -> Result<Accepted, Error> {
-        self.want(caller, (Op::StopBerth, Kind::BerthStop), user, Wanted::Stopped).await
+        self.want(caller, (Op::StopBerth, Kind::BerthStop), user, Wanted::Stopped, &Expected::Whatever).await
     }
 
     pub async fn restart_berth(&self, caller: &Caller, user: &str) -> Result<Accepted, Error> {
-        self.want(caller, (Op::RestartBerth, Kind::BerthRestart), user, Wanted::Running).await
+        self.want(caller, (Op::RestartBerth, Kind::BerthRestart), user, Wanted::Running, &Expected::Whatever).await
     }
 
-    pub async fn delete_berth(&self, caller: &Caller, user: &str) -> Result<Accepted, Error> {
-        self.want(caller, (Op::DeleteBerth, Kind::BerthDelete), user, Wanted::Deleted).await
+    pub async fn delete_berth(&self, caller: &Caller, user: &str, expected: &Expected) -> Result<Accepted, Error> {
+        self.want(caller, (Op::DeleteBerth, Kind::BerthDelete), user, Wanted::Deleted, expected).await
     }
 
-    async fn want(&self, caller: &Caller, what: (Op, Kind), user: &str, wanted: Wanted) -> Result<Accepted, Error> {
+    async fn want(&self, caller: &Caller, what: (Op, Kind), user: &str, wanted: Wanted, expected: &Expected) -> Result<Accepted, Error> {
         let mut tx = self.store.begin().await?;
         let berth = match wanted {
             Wanted::Deleted => visible(&mut tx, caller, what.0, user).await?,
             _ => changeable(&mut tx, caller, what.0, user).await?,
         };
+        expected.check(&berth.revision())?;
         if wanted != Wanted::Deleted {
             check_not_suspended(caller, &berth)?;
         }
@@ -281,6 +288,7 @@ pub(super) fn pending(clock: &Clock, caller: &Caller, kind: Kind, subject: &str,
         step: String::new(),
         log: Vec::new(),
         log_lines: 0,
+        progress: None,
         result: None,
         problem: None,
         revision: 0,

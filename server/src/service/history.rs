@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{Error, Service, authorise};
 use crate::{
     authz::{self, Access, Operation as Op},
-    domain::{Caller, Operation, OperationId, OperationState, Problem, Refusal, Whose},
+    domain::{Caller, Operation, OperationFilter, OperationId, OperationState, Problem, Refusal, Whose},
     store,
 };
 
@@ -27,23 +27,26 @@ impl Page {
 
     /// Where a list that is ordered by id goes on.
     pub(super) fn before(&self) -> Result<Option<Uuid>, Error> {
-        self.cursor
-            .as_deref()
-            .map(|cursor| {
-                cursor.parse().map_err(|_| {
-                    Problem::new(Refusal::Invalid, "invalid_cursor", "the cursor is not one that a page of this list gave").into()
-                })
-            })
-            .transpose()
+        self.cursor.as_deref().map(|cursor| cursor.parse().map_err(|_| invalid_cursor())).transpose()
     }
 }
 
+pub(super) fn invalid_cursor() -> Error {
+    Problem::new(Refusal::Invalid, "invalid_cursor", "the cursor is not one that a page of this list gave").into()
+}
+
 impl Service {
-    pub async fn operations(&self, caller: &Caller, subject: Option<&str>, page: &Page) -> Result<Vec<Operation>, Error> {
+    pub async fn operations(
+        &self,
+        caller: &Caller,
+        subject: Option<&str>,
+        filter: OperationFilter,
+        page: &Page,
+    ) -> Result<Vec<Operation>, Error> {
         let Some(whose) = whose(caller, Op::ListOperations, subject)? else { return Ok(Vec::new()) };
         let before = page.before()?.map(OperationId);
         let mut reader = self.store.reader().await?;
-        Ok(store::operations::page(&mut reader, whose, before, page.limit).await?)
+        Ok(store::operations::page(&mut reader, whose, filter, before, page.limit).await?)
     }
 
     pub async fn operation(&self, caller: &Caller, id: OperationId) -> Result<Operation, Error> {
@@ -69,7 +72,7 @@ impl Service {
         }
     }
 
-    async fn visible_operation(&self, caller: &Caller, operation: Op, id: OperationId) -> Result<Operation, Error> {
+    pub(super) async fn visible_operation(&self, caller: &Caller, operation: Op, id: OperationId) -> Result<Operation, Error> {
         authorise(caller, operation)?;
         let mut reader = self.store.reader().await?;
         store::operations::by_id(&mut reader, id)

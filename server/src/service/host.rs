@@ -49,6 +49,7 @@ impl Service {
             Err(error) => vec![Check::failed("node", chain(&error), "start berth-node (systemctl start berth-node) and read its log")],
         };
         checks.push(self.check_database().await);
+        checks.extend(self.check_own().await?);
         checks.push(check_reconciler(&self.reconciler.borrow(), self.clock.now()));
         checks.extend(self.check_berths().await?);
         checks.push(self.check_default_image().await?);

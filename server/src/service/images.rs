@@ -48,12 +48,12 @@ impl Service {
     }
 
     /// Takes a root tar or an OCI layout; returns once all of it has been passed on, or the node has refused it.
-    pub async fn import_image(&self, caller: &Caller, image: &str, body: Upload) -> Result<Operation, Error> {
+    pub async fn import_image(&self, caller: &Caller, image: &str, body: Upload, total: Option<u64>) -> Result<Operation, Error> {
         authorise(caller, Op::ImportImage)?;
         let image: ImageName = name("image", image)?;
         let operation = pending(&self.clock, caller, Kind::ImageImport, image.as_str(), Parameters::None);
         let sent = self
-            .accept_image(caller, Op::ImportImage, &operation, serde_json::json!({}), || self.uploads.leave(operation.id, body))
+            .accept_image(caller, Op::ImportImage, &operation, serde_json::json!({}), || self.uploads.leave(operation.id, body, total))
             .await
             .inspect_err(|_| drop(self.uploads.take(operation.id)))?;
         // An error only says that the node wanted no more of it; the operation tells why.
@@ -118,7 +118,7 @@ impl Service {
         Ok(left)
     }
 
-    async fn operation_now(&self, id: OperationId) -> Result<Operation, Error> {
+    pub(super) async fn operation_now(&self, id: OperationId) -> Result<Operation, Error> {
         let mut reader = self.store.reader().await?;
         store::operations::by_id(&mut reader, id).await?.ok_or_else(|| super::not_found("operation", &id.to_string()))
     }

@@ -4,10 +4,16 @@
 //! anything: that is the reconciler's.
 
 mod berths;
+mod cancel;
+mod chart;
+mod events;
 mod exec;
+mod figures;
 mod history;
 mod host;
 mod images;
+mod keyed;
+mod own;
 mod profiles;
 mod quota;
 mod suspension;
@@ -17,6 +23,8 @@ mod usage;
 use std::sync::Arc;
 
 pub use berths::{AssignBerth, ChangeBerth, Difference, Preview};
+pub use events::Told;
+pub use figures::Figures;
 pub use history::Page;
 pub use host::NodeSummary;
 pub use images::ImageState;
@@ -86,6 +94,10 @@ pub struct Service {
     /// Places for reading the audit trail, which may take a while: other requests keep connections of their own.
     trail: tokio::sync::Semaphore,
     usage: usage::Latest,
+    feed: events::Feed,
+    /// Tells this run of the server from those before it.
+    life: String,
+    places: own::Places,
 }
 
 impl Service {
@@ -106,12 +118,15 @@ impl Service {
             reconciler,
             trail: tokio::sync::Semaphore::new(trail::AT_ONCE),
             usage: usage::Latest::default(),
+            feed: events::Feed::default(),
+            life: clock.id().to_string(),
+            places: own::Places::default(),
         }
     }
 
-    /// True when the database works and the node answers.
+    /// True when the database can be written and the node answers; the error says which of them does not.
     pub async fn ready(&self) -> Result<(), Error> {
-        self.store.ping(false).await?;
+        self.store.ping(true).await?;
         self.node.node().await?;
         Ok(())
     }

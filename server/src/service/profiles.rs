@@ -3,7 +3,10 @@
 use super::{Error, Page, Service, authorise, name, not_found, quota, shorten};
 use crate::{
     authz::Operation as Op,
-    domain::{AuditEntry, Berth, Caller, HostPolicy, OwnLimits, PolicyChange, Problem, Profile, ProfileId, ProfileName, Refusal, Subject},
+    domain::{
+        AuditEntry, Berth, Caller, Expected, HostPolicy, OwnLimits, PolicyChange, Problem, Profile, ProfileId, ProfileName, Refusal,
+        Subject,
+    },
     store,
 };
 
@@ -22,6 +25,8 @@ pub struct ChangeProfile {
     /// What is left out stays.
     pub limits: OwnLimits,
     pub policy: PolicyChange,
+    /// The revision that is meant.
+    pub expected: Expected,
 }
 
 const DEFAULT: &str = "default";
@@ -86,12 +91,14 @@ impl Service {
         let node = if used { Some(self.node.node().await?) } else { None };
         let mut tx = self.store.begin().await?;
         let old = find(&mut tx, profile).await?;
+        change.expected.check(&old.revision())?;
         let (limits, policy) = (change.limits.over(old.limits), change.policy.over(old.policy.clone()));
         quota::check_limits(limits)?;
         check_policy(&policy)?;
         let before = store::berths::sums(&mut tx).await?;
         let description = change.description.unwrap_or_else(|| old.description.clone());
-        let changed = Profile { description, limits, policy, updated_at: now, ..old.clone() };
+        // Two changes in one millisecond are two revisions.
+        let changed = Profile { description, limits, policy, updated_at: now.max(old.updated_at + 1), ..old.clone() };
         store::profiles::update(&mut tx, &changed).await?;
         if limits != old.limits || changed.policy != old.policy {
             store::berths::touch_profile(&mut tx, changed.id, now).await?;
@@ -112,10 +119,11 @@ impl Service {
         Ok(changed)
     }
 
-    pub async fn delete_profile(&self, caller: &Caller, profile: &str) -> Result<(), Error> {
+    pub async fn delete_profile(&self, caller: &Caller, profile: &str, expected: &Expected) -> Result<(), Error> {
         authorise(caller, Op::DeleteProfile)?;
         let mut tx = self.store.begin().await?;
         let found = find(&mut tx, profile).await?;
+        expected.check(&found.revision())?;
         if found.name == DEFAULT {
             let detail = "the profile default is what berths and profiles start from";
             return Err(Problem::new(Refusal::Conflict, "profile_is_default", detail)
@@ -126,7 +134,7 @@ impl Service {
             let detail = format!("{} berths use the profile {}", found.berths, found.name);
             return Err(Problem::new(Refusal::Conflict, "profile_in_use", detail).hint("berth set USER --profile … first").into());
         }
-        store::profiles::remove(&mut tx, found.id).await?;
+        store::profiles::remove(&mut tx, &found, self.clock.now()).await?;
         self.record(&mut tx, caller, Op::DeleteProfile, &found.name, serde_json::json!({})).await?;
         self.store.commit(tx).await?;
         Ok(())

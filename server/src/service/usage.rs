@@ -50,7 +50,7 @@ impl Service {
         Ok(samples.iter().filter_map(known).collect())
     }
 
-    async fn usage_of_all(&self) -> Result<Arc<[Sample]>, Error> {
+    pub(super) async fn usage_of_all(&self) -> Result<Arc<[Sample]>, Error> {
         let mut latest = self.usage.0.lock().await;
         if let Some((_, samples)) = latest.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
             return Ok(Arc::clone(samples));

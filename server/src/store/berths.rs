@@ -2,8 +2,13 @@
 
 use sqlx::FromRow;
 
-use super::{Connection, During, Error, from_json, id, limits, profiles::PolicyRow, query, to_json, touched, unsigned, variant};
-use crate::domain::{Berth, BerthId, HostPolicy, Own, Problem, ProfileId, Status, Suspension, UserId, UserName, Wanted};
+use super::{
+    Connection, During, Error, Query, events, from_json, id, limits, profiles::PolicyRow, query, samples, signed, to_json, touched,
+    unsigned, variant,
+};
+use crate::domain::{
+    Berth, BerthId, EventKind, HostPolicy, NewEvent, Own, Problem, ProfileId, Status, Suspension, UserId, UserName, Wanted,
+};
 
 const TABLE: &str = "berths";
 
@@ -24,7 +29,7 @@ macro_rules! select {
 }
 
 #[derive(FromRow)]
-struct Row {
+pub(super) struct Row {
     id: String,
     user_id: String,
     user_name: String,
@@ -109,10 +114,10 @@ pub async fn insert(connection: &mut Connection, berth: &NewBerth<'_>) -> Result
     let query = query(concat!(
         "INSERT INTO berths (id, user_id, ",
         limits::columns!(),
-        ", egress, profile_id, image, image_name, allow_system, wanted, generation, applied, state, created_at, updated_at)
+        ", egress, profile_id, image, image_name, allow_system, wanted, generation, applied, state, created_at, updated_at, user_name)
          VALUES ($1, $2, ",
         limits::values!(),
-        ", $17, $18, $19, $20, $21, $22, 1, 0, 'stopped', $23, $23)",
+        ", $17, $18, $19, $20, $21, $22, 1, 0, 'stopped', $23, $23, (SELECT u.name FROM users u WHERE u.id = $2))",
     ));
     limits::bind_own(query.bind(berth.id.to_string()).bind(berth.user.to_string()), berth.own)
         .bind(berth.profile.to_string())
@@ -124,7 +129,37 @@ pub async fn insert(connection: &mut Connection, berth: &NewBerth<'_>) -> Result
         .execute(connection)
         .await
         .during("store the berth")?;
-    Ok(())
+    tell(connection, berth.id, berth.now).await
+}
+
+/// Says that a berth has changed. The state of one that the node has not told of yet comes from the intent.
+async fn tell(connection: &mut Connection, id: BerthId, now: i64) -> Result<(), Error> {
+    query(
+        "UPDATE berths SET state = CASE WHEN problem IS NOT NULL THEN 'failed' WHEN wanted = 'running' THEN 'starting'
+                                        WHEN wanted = 'deleted' THEN 'stopping' ELSE 'stopped' END
+         WHERE id = $1 AND status IS NULL",
+    )
+    .bind(id.to_string())
+    .execute(connection)
+    .await
+    .during("keep the state of the berth")?;
+    let row: Option<(String, String)> = query("SELECT user_name, state FROM berths WHERE id = $1")
+        .bind(id.to_string())
+        .fetch_optional(connection)
+        .await
+        .during("look up a berth")?;
+    match row {
+        Some((user, state)) => {
+            let event = NewEvent { state: Some(&state), ..NewEvent::own(EventKind::BerthChanged, &user) };
+            events::note(connection, now, event).await
+        }
+        None => Ok(()),
+    }
+}
+
+/// Berths with all that belongs to them; what narrows them is to be added.
+pub(super) fn selected() -> Query {
+    query(select!(""))
 }
 
 pub async fn by_user(connection: &mut Connection, user: &UserName) -> Result<Option<Berth>, Error> {
@@ -202,6 +237,7 @@ pub async fn suspend(connection: &mut Connection, id: BerthId, suspension: Optio
     .fetch_one(connection)
     .await
     .during("store the suspension of the berth")?;
+    tell(connection, id, now).await?;
     Ok(generation)
 }
 
@@ -218,6 +254,7 @@ pub async fn want(connection: &mut Connection, id: BerthId, wanted: Wanted, rest
     .fetch_one(connection)
     .await
     .during("store what is wanted of the berth")?;
+    tell(connection, id, now).await?;
     Ok(generation)
 }
 
@@ -229,12 +266,14 @@ pub async fn limit(connection: &mut Connection, id: BerthId, profile: ProfileId,
         .fetch_one(connection)
         .await
         .during("store the limits of the berth")?;
+    tell(connection, id, now).await?;
     Ok(generation)
 }
 
 /// Puts back the limits that the node has kept after refusing others; asks for nothing. A profile that was deleted meanwhile stays away.
 pub async fn restore_limits(connection: &mut Connection, id: BerthId, profile: ProfileId, own: &Own, now: i64) -> Result<(), Error> {
-    set_limits(connection, id, profile, own, now).await
+    set_limits(connection, id, profile, own, now).await?;
+    tell(connection, id, now).await
 }
 
 async fn set_limits(connection: &mut Connection, id: BerthId, profile: ProfileId, own: &Own, now: i64) -> Result<(), Error> {
@@ -261,7 +300,13 @@ pub async fn touch_profile(connection: &mut Connection, profile: ProfileId, now:
 /// Notes that the node has carried out `generation`, or has finally refused it because of `problem`. What was wanted is no longer pending
 /// then, unless something newer is, or a suspension holds it back: a berth that was stopped as asked may wake on its next connection, and
 /// nobody stops it again.
-pub async fn applied(connection: &mut Connection, id: BerthId, generation: i64, problem: Option<(&Problem, i64)>) -> Result<(), Error> {
+pub async fn applied(
+    connection: &mut Connection,
+    id: BerthId,
+    generation: i64,
+    problem: Option<(&Problem, i64)>,
+    now: i64,
+) -> Result<(), Error> {
     let rows = query(
         "UPDATE berths SET applied = $2, problem = $3,
                            wanted = CASE WHEN generation = $2 AND wanted <> 'deleted' AND suspended IS NULL THEN 'present' ELSE wanted END
@@ -273,52 +318,79 @@ pub async fn applied(connection: &mut Connection, id: BerthId, generation: i64, 
     .execute(connection)
     .await
     .during("note what the node has done")?;
-    touched(rows, "note what the node has done")
+    touched(rows, "note what the node has done")?;
+    tell(connection, id, now).await
 }
 
 /// Notes why the intent cannot be carried out for now.
-pub async fn set_problem(connection: &mut Connection, id: BerthId, problem: Option<(&Problem, i64)>) -> Result<(), Error> {
+pub async fn set_problem(connection: &mut Connection, id: BerthId, problem: Option<(&Problem, i64)>, now: i64) -> Result<(), Error> {
     query("UPDATE berths SET problem = $2 WHERE id = $1")
         .bind(id.to_string())
         .bind(problem.as_ref().map(to_json))
         .execute(connection)
         .await
         .during("note a problem of the berth")?;
-    Ok(())
+    tell(connection, id, now).await
 }
 
 /// Forgets why an earlier attempt failed, once the berth works and nothing new is wanted of it.
-pub async fn recovered(connection: &mut Connection, id: BerthId) -> Result<(), Error> {
-    query("UPDATE berths SET problem = NULL WHERE id = $1 AND problem IS NOT NULL AND applied = generation AND wanted = 'present'")
-        .bind(id.to_string())
-        .execute(connection)
-        .await
-        .during("note that the berth works")?;
-    Ok(())
+pub async fn recovered(connection: &mut Connection, id: BerthId, now: i64) -> Result<(), Error> {
+    let rows =
+        query("UPDATE berths SET problem = NULL WHERE id = $1 AND problem IS NOT NULL AND applied = generation AND wanted = 'present'")
+            .bind(id.to_string())
+            .execute(connection)
+            .await
+            .during("note that the berth works")?;
+    match rows {
+        0 => Ok(()),
+        _ => tell(connection, id, now).await,
+    }
 }
 
-/// Keeps what the node reported; false when that is known already, or no berth has this id.
+/// Keeps what the node reported; false when that is known already, or no berth has this id. What only tells of use is no event.
 pub async fn observe(connection: &mut Connection, status: &Status, now: i64) -> Result<bool, Error> {
-    let rows = query("UPDATE berths SET state = $2, status = $3, observed_at = $4 WHERE id = $1 AND (status IS NULL OR status <> $3)")
+    let rows = query(
+        "UPDATE berths SET state = $2, status = $3, observed_at = $4, used_memory = $5, used_disk = $6, last_used_at = $7, conditions = $8
+         WHERE id = $1 AND (status IS NULL OR status <> $3)",
+    )
+    .bind(status.id.to_string())
+    .bind(status.state.as_str())
+    .bind(to_json(status))
+    .bind(now)
+    .bind(signed(status.used_memory()))
+    .bind(signed(status.used_disk()))
+    .bind(status.last_used_at.unwrap_or_default())
+    .bind(status.conditions.iter().fold(" ".to_owned(), |all, one| all + &one.kind + " "))
+    .execute(connection)
+    .await
+    .during("keep the state of the berth")?;
+    if rows == 0 {
+        return Ok(false);
+    }
+    let rows = query("UPDATE berths SET told = $2 WHERE id = $1 AND (told IS NULL OR told <> $2)")
         .bind(status.id.to_string())
-        .bind(status.state.as_str())
-        .bind(to_json(status))
-        .bind(now)
+        .bind(to_json(&status.told()))
         .execute(connection)
         .await
         .during("keep the state of the berth")?;
-    Ok(rows > 0)
+    if rows > 0 {
+        tell(connection, status.id, now).await?;
+    }
+    Ok(true)
 }
 
 /// Notes that the node knows no such berth.
 pub async fn forget_status(connection: &mut Connection, id: BerthId, now: i64) -> Result<(), Error> {
-    query("UPDATE berths SET state = 'stopped', status = NULL, observed_at = $2 WHERE id = $1")
-        .bind(id.to_string())
-        .bind(now)
-        .execute(connection)
-        .await
-        .during("keep the state of the berth")?;
-    Ok(())
+    query(
+        "UPDATE berths SET status = NULL, told = NULL, observed_at = $2, used_memory = 0, used_disk = 0, last_used_at = 0, conditions = ' '
+         WHERE id = $1",
+    )
+    .bind(id.to_string())
+    .bind(now)
+    .execute(connection)
+    .await
+    .during("keep the state of the berth")?;
+    tell(connection, id, now).await
 }
 
 /// Ids of berths that the node has reported.
@@ -328,9 +400,17 @@ pub async fn observed(connection: &mut Connection) -> Result<Vec<BerthId>, Error
     rows.into_iter().map(|(text,)| id(TABLE, text).map(BerthId)).collect()
 }
 
-pub async fn remove(connection: &mut Connection, id: BerthId) -> Result<(), Error> {
-    query("DELETE FROM berths WHERE id = $1").bind(id.to_string()).execute(connection).await.during("remove the berth")?;
-    Ok(())
+pub async fn remove(connection: &mut Connection, id: BerthId, now: i64) -> Result<(), Error> {
+    let row: Option<(String,)> = query("DELETE FROM berths WHERE id = $1 RETURNING user_name")
+        .bind(id.to_string())
+        .fetch_optional(connection)
+        .await
+        .during("remove the berth")?;
+    samples::forget(connection, id).await?;
+    match row {
+        Some((user,)) => events::note(connection, now, NewEvent::own(EventKind::BerthRemoved, &user)).await,
+        None => Ok(()),
+    }
 }
 
 /// What all berths together were promised.

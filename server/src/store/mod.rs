@@ -6,13 +6,18 @@
 //! Who writes an intent calls [`Store::announce`] after the commit, which wakes the reconciler and whoever waits for an operation.
 
 pub mod audit;
+pub mod berth_list;
 pub mod berths;
 pub mod calls;
 mod connection;
+pub mod events;
+pub mod figures;
+pub mod keyed;
 mod limits;
 pub mod operations;
 mod postgres;
 pub mod profiles;
+pub mod samples;
 pub mod settings;
 mod sqlite;
 pub mod users;
@@ -164,6 +169,16 @@ impl Store {
     }
 }
 
+/// Bytes of the database.
+async fn size(connection: &mut Connection) -> Result<u64, Error> {
+    let statement = match connection.raw() {
+        connection::Raw::Sqlite(_) => sqlite::SIZE,
+        connection::Raw::Postgres(_) => postgres::SIZE,
+    };
+    let (bytes,) = query(statement).fetch_one(connection).await.during("look how large the database is")?;
+    unsigned("database", "size", bytes)
+}
+
 /// Says what was being done when a statement failed.
 trait During<T> {
     fn during(self, what: &'static str) -> Result<T, Error>;
@@ -272,6 +287,7 @@ pub(crate) mod tests {
             step: String::new(),
             log: Vec::new(),
             log_lines: 0,
+            progress: None,
             result: None,
             problem: None,
             revision: 0,

@@ -2,8 +2,10 @@
 
 use sqlx::FromRow;
 
-use super::{Connection, During, Error, before_or_end, from_json, id, query, signed, to_json, unsigned, variant};
-use crate::domain::{BerthId, Kind, Operation, OperationId, OperationState, Parameters, Problem, Whose};
+use super::{Connection, During, Error, before_or_end, events, from_json, id, query, signed, to_json, unsigned, variant};
+use crate::domain::{
+    BerthId, EventKind, Extent, Kind, NewEvent, Operation, OperationFilter, OperationId, OperationState, Parameters, Problem, Whose,
+};
 
 const TABLE: &str = "operations";
 
@@ -19,6 +21,8 @@ struct Row {
     step: String,
     log: String,
     log_lines: i64,
+    progress_done: Option<i64>,
+    progress_total: Option<i64>,
     result: Option<String>,
     problem: Option<String>,
     revision: i64,
@@ -43,6 +47,13 @@ impl TryFrom<Row> for Operation {
             step: row.step,
             log: from_json(TABLE, "log", row.log)?,
             log_lines: unsigned(TABLE, "log_lines", row.log_lines)?,
+            progress: match row.progress_done {
+                Some(done) => Some(Extent {
+                    done: unsigned(TABLE, "progress_done", done)?,
+                    total: row.progress_total.map(|total| unsigned(TABLE, "progress_total", total)).transpose()?,
+                }),
+                None => None,
+            },
             result: row.result,
             problem: row.problem.map(|text| from_json(TABLE, "problem", text)).transpose()?,
             revision: unsigned(TABLE, "revision", row.revision)?,
@@ -76,7 +87,25 @@ pub async fn insert(connection: &mut Connection, operation: &Operation) -> Resul
     .execute(connection)
     .await
     .during("store the operation")?;
-    Ok(())
+    tell(connection, operation.id, operation.created_at).await
+}
+
+/// Says that an operation has changed.
+async fn tell(connection: &mut Connection, id: OperationId, now: i64) -> Result<(), Error> {
+    let row: Option<(String, Option<String>, String)> = query("SELECT subject, berth_id, state FROM operations WHERE id = $1")
+        .bind(id.to_string())
+        .fetch_optional(connection)
+        .await
+        .during("look up an operation")?;
+    let Some((subject, berth, state)) = row else { return Ok(()) };
+    // An image may have the name of a user; its operations are not his.
+    let owner = berth.is_some().then_some(subject.as_str());
+    let event = NewEvent { owner, state: Some(&state), operation: Some(id), ..NewEvent::new(EventKind::OperationChanged, &subject) };
+    events::note(connection, now, event).await?;
+    match berth.is_none() && state == OperationState::Succeeded.as_str() {
+        true => events::note(connection, now, NewEvent::new(EventKind::ImageChanged, &subject)).await,
+        false => Ok(()),
+    }
 }
 
 pub async fn by_id(connection: &mut Connection, id: OperationId) -> Result<Option<Operation>, Error> {
@@ -89,20 +118,26 @@ pub async fn by_id(connection: &mut Connection, id: OperationId) -> Result<Optio
 }
 
 /// Up to `limit` operations older than `before`, newest first.
-pub async fn page(connection: &mut Connection, whose: Whose<'_>, before: Option<OperationId>, limit: u32) -> Result<Vec<Operation>, Error> {
-    let before = before_or_end(before.map(|id| id.0));
-    let query = match whose {
-        Whose::Everybodys => query("SELECT * FROM operations WHERE id < $1 ORDER BY id DESC LIMIT $2"),
-        Whose::Named(_) => query("SELECT * FROM operations WHERE id < $1 AND subject = $3 ORDER BY id DESC LIMIT $2"),
-        Whose::OfBerth(_) => {
-            query("SELECT * FROM operations WHERE id < $1 AND subject = $3 AND berth_id IS NOT NULL ORDER BY id DESC LIMIT $2")
-        }
+pub async fn page(
+    connection: &mut Connection,
+    whose: Whose<'_>,
+    filter: OperationFilter,
+    before: Option<OperationId>,
+    limit: u32,
+) -> Result<Vec<Operation>, Error> {
+    let mut query = query("SELECT * FROM operations WHERE id < $1").bind(before_or_end(before.map(|id| id.0)));
+    match whose {
+        Whose::Everybodys => &mut query,
+        Whose::Named(name) => query.push(" AND subject = ").push_bind(name),
+        Whose::OfBerth(name) => query.push(" AND berth_id IS NOT NULL AND subject = ").push_bind(name),
     };
-    let query = query.bind(before).bind(i64::from(limit));
-    let query = match whose {
-        Whose::Everybodys => query,
-        Whose::Named(name) | Whose::OfBerth(name) => query.bind(name.to_owned()),
-    };
+    if let Some(state) = filter.state {
+        query.push(" AND state = ").push_bind(state.as_str());
+    }
+    if let Some(kind) = filter.kind {
+        query.push(" AND kind = ").push_bind(kind.as_str());
+    }
+    query.push(" ORDER BY id DESC LIMIT ").push_bind(i64::from(limit));
     let rows: Vec<Row> = query.fetch_all(connection).await.during("list operations")?;
     rows.into_iter().map(Operation::try_from).collect()
 }
@@ -158,12 +193,17 @@ pub async fn set_step(connection: &mut Connection, id: OperationId, step: &str, 
     .execute(connection)
     .await
     .during("note the step of an operation")?;
+    if rows > 0 {
+        tell(connection, id, now).await?;
+    }
     Ok(rows > 0)
 }
 
 /// Replaces the kept lines of output.
 pub async fn set_log(connection: &mut Connection, id: OperationId, log: &[String], lines: u64, now: i64) -> Result<(), Error> {
-    query("UPDATE operations SET log = $2, log_lines = $3, revision = revision + 1, updated_at = $4 WHERE id = $1")
+    let text =
+        "UPDATE operations SET log = $2, log_lines = $3, revision = revision + 1, updated_at = $4 WHERE id = $1 AND finished_at IS NULL";
+    query(text)
         .bind(id.to_string())
         .bind(to_json(&log))
         .bind(signed(lines))
@@ -171,7 +211,26 @@ pub async fn set_log(connection: &mut Connection, id: OperationId, log: &[String
         .execute(connection)
         .await
         .during("keep the output of an operation")?;
-    Ok(())
+    tell(connection, id, now).await
+}
+
+/// Notes how far an operation is.
+pub async fn set_progress(connection: &mut Connection, id: OperationId, progress: Extent, now: i64) -> Result<(), Error> {
+    let rows = query(
+        "UPDATE operations SET progress_done = $2, progress_total = $3, revision = revision + 1, updated_at = $4
+         WHERE id = $1 AND finished_at IS NULL AND (progress_done IS NULL OR progress_done <> $2)",
+    )
+    .bind(id.to_string())
+    .bind(signed(progress.done))
+    .bind(progress.total.map(signed))
+    .bind(now)
+    .execute(connection)
+    .await
+    .during("note how far an operation is")?;
+    match rows {
+        0 => Ok(()),
+        _ => tell(connection, id, now).await,
+    }
 }
 
 /// Ends an operation; one that has finished stays as it is.
@@ -183,7 +242,7 @@ pub async fn finish(
     problem: Option<&Problem>,
     now: i64,
 ) -> Result<(), Error> {
-    query(
+    let rows = query(
         "UPDATE operations SET state = $2, step = '', result = $3, problem = $4, revision = revision + 1, updated_at = $5, finished_at = $5
          WHERE id = $1 AND finished_at IS NULL",
     )
@@ -195,7 +254,10 @@ pub async fn finish(
     .execute(connection)
     .await
     .during("finish an operation")?;
-    Ok(())
+    match rows {
+        0 => Ok(()),
+        _ => tell(connection, id, now).await,
+    }
 }
 
 /// Drops finished operations older than `before`.

@@ -19,6 +19,7 @@ const READERS: u32 = 4;
 
 /// PostgreSQL looks after its own files.
 pub(super) const CHECK: &str = "SELECT 'ok'";
+pub(super) const SIZE: &str = "SELECT pg_database_size(current_database())";
 /// One round trip. The number is "berth" in ASCII.
 const BEGIN: &str = "BEGIN; SELECT pg_advisory_xact_lock(422608794728)";
 const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";

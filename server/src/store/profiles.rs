@@ -2,8 +2,8 @@
 
 use sqlx::FromRow;
 
-use super::{Connection, During, Error, Query, from_json, id, limits, query, to_json, touched, unsigned, variant};
-use crate::domain::{HomeAccess, HostPolicy, OpenTo, PortRange, Profile, ProfileId, ProfileName, Restart};
+use super::{Connection, During, Error, Query, events, from_json, id, limits, query, to_json, touched, unsigned, variant};
+use crate::domain::{EventKind, HomeAccess, HostPolicy, NewEvent, OpenTo, PortRange, Profile, ProfileId, ProfileName, Restart};
 
 macro_rules! select {
     ($tail:literal) => {
@@ -112,7 +112,7 @@ pub async fn insert(connection: &mut Connection, profile: &Profile) -> Result<()
         ", $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28)",
     ));
     bind(query, profile).bind(profile.created_at).execute(connection).await.during("store the profile")?;
-    Ok(())
+    events::note(connection, profile.updated_at, NewEvent::new(EventKind::ProfileChanged, &profile.name)).await
 }
 
 pub async fn update(connection: &mut Connection, profile: &Profile) -> Result<(), Error> {
@@ -124,7 +124,8 @@ pub async fn update(connection: &mut Connection, profile: &Profile) -> Result<()
          WHERE id = $1",
     ));
     let rows = bind(query, profile).execute(connection).await.during("change the profile")?;
-    touched(rows, "change the profile")
+    touched(rows, "change the profile")?;
+    events::note(connection, profile.updated_at, NewEvent::new(EventKind::ProfileChanged, &profile.name)).await
 }
 
 /// Binds all but the time of making, which is last.
@@ -144,7 +145,9 @@ fn bind(query: Query, profile: &Profile) -> Query {
         .bind(profile.updated_at)
 }
 
-pub async fn remove(connection: &mut Connection, id: ProfileId) -> Result<(), Error> {
-    let rows = query("DELETE FROM profiles WHERE id = $1").bind(id.to_string()).execute(connection).await.during("remove the profile")?;
-    touched(rows, "remove the profile")
+pub async fn remove(connection: &mut Connection, profile: &Profile, now: i64) -> Result<(), Error> {
+    let rows =
+        query("DELETE FROM profiles WHERE id = $1").bind(profile.id.to_string()).execute(connection).await.during("remove the profile")?;
+    touched(rows, "remove the profile")?;
+    events::note(connection, now, NewEvent::new(EventKind::ProfileRemoved, &profile.name)).await
 }

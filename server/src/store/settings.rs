@@ -1,6 +1,7 @@
 //! Single values that administrators choose.
 
-use super::{Connection, During, Error, query};
+use super::{Connection, During, Error, events, query};
+use crate::domain::{EventKind, NewEvent};
 
 /// Name or digest of the image of berths that name none.
 pub const DEFAULT_IMAGE: &str = "default_image";
@@ -22,7 +23,10 @@ pub async fn set(connection: &mut Connection, name: &str, value: &str, now: i64)
     .execute(connection)
     .await
     .during("store a setting")?;
-    Ok(())
+    match name {
+        DEFAULT_IMAGE => events::note(connection, now, NewEvent::new(EventKind::ImageChanged, value)).await,
+        _ => Ok(()),
+    }
 }
 
 pub async fn clear(connection: &mut Connection, name: &str) -> Result<(), Error> {

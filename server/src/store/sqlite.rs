@@ -14,6 +14,7 @@ static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
 const READERS: u32 = 4;
 
 pub(super) const CHECK: &str = "PRAGMA quick_check(1)";
+pub(super) const SIZE: &str = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()";
 
 pub(super) struct Pools {
     write: SqlitePool,

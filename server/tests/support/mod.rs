@@ -6,6 +6,7 @@ pub mod node;
 pub mod program;
 
 use std::{
+    net::SocketAddr,
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -15,6 +16,7 @@ use axum::{
     Extension, Router,
     body::Body,
     http::{Request, header},
+    response::Response,
 };
 use berth_server::{
     config::{Audit, Location, Policy},
@@ -29,7 +31,10 @@ use berth_server::{
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::{net::UnixListener, task::JoinHandle};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    task::JoinHandle,
+};
 use tower::ServiceExt;
 
 pub use node::{FakeNode, problem};
@@ -49,6 +54,7 @@ pub struct Server {
     node_task: Option<JoinHandle<()>>,
     pub store: Arc<Store>,
     router: Router,
+    pub api: Api,
     life: Lifecycle,
     audit: Audit,
 }
@@ -82,9 +88,17 @@ impl Server {
         let uploads = Arc::new(Uploads::default());
         let reconciler = Arc::new(Reconciler::new(Arc::clone(&store), Arc::clone(&client), Arc::clone(&uploads), audit, Clock::SYSTEM));
         let service = Service::new(Arc::clone(&store), client, uploads, Policy::default(), Clock::SYSTEM, reconciler.report());
-        let router = router(Api::new(Arc::new(service), life.tasks.clone(), life.soft.clone(), life.hard.clone()));
+        let service = Arc::new(service);
+        life.tasks.spawn(Arc::clone(&service).feed_events(life.soft.clone()));
+        let api = Api::new(service, life.tasks.clone(), life.soft.clone(), life.hard.clone());
+        let router = router(api.clone());
         life.tasks.spawn(reconciler.run(life.tasks.clone(), life.soft.clone(), life.hard.clone()));
-        Self { directory, node, node_task, store, router, life, audit }
+        Self { directory, node, node_task, store, router, api, life, audit }
+    }
+
+    /// As a signal would: nothing new, what streams ends.
+    pub fn drain(&self) {
+        self.life.soft.cancel();
     }
 
     pub async fn stop_node(&mut self) {
@@ -116,6 +130,24 @@ impl Server {
         path
     }
 
+    /// The socket as the program serves it: the kernel says who is there.
+    pub fn listen_really(&self) -> PathBuf {
+        let path = self.directory.path().join("api.sock");
+        let listener = berth_server::http::listen(&path).unwrap();
+        let life = Lifecycle::default();
+        tokio::spawn(berth_server::http::serve(listener, self.router.clone(), life.tasks, life.soft, life.hard));
+        path
+    }
+
+    /// A port of the loopback on which everybody is `uid`.
+    pub async fn listen_tcp(&self, uid: u32) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = self.router.clone().layer(Extension(PeerUid(uid)));
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        address
+    }
+
     /// One request; the status and the JSON of the answer.
     pub async fn send(&self, uid: u32, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
         let request = Request::builder().method(method).uri(path).extension(PeerUid(uid));
@@ -126,8 +158,12 @@ impl Server {
         self.raw(request.unwrap()).await
     }
 
+    pub async fn response(&self, request: Request<Body>) -> Response {
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
     pub async fn raw(&self, request: Request<Body>) -> (u16, Value) {
-        let response = self.router.clone().oneshot(request).await.unwrap();
+        let response = self.response(request).await;
         let status = response.status().as_u16();
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
         (status, serde_json::from_slice(&bytes).unwrap_or_else(|_| json!(String::from_utf8_lossy(&bytes))))

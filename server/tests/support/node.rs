@@ -55,7 +55,7 @@ pub struct Inner {
     pub usage_asked: usize,
     /// Changes wait until it is false again.
     pub slow: bool,
-    /// Every start hangs, as one does whose Docker never answers.
+    /// Every start hangs, as one does whose Docker never answers; so does every build.
     pub hangs: bool,
     /// Calls that are not confirmed yet; a position is ten times the number of calls before it.
     pub spools: BTreeMap<BerthId, Spool>,
@@ -128,7 +128,7 @@ impl FakeNode {
             .route("/v1/calls/{id}", get(calls))
             .route("/v1/calls/{id}/taken", post(taken))
             .route("/v1/images", get(images))
-            .route("/v1/images/build", post(build))
+            .route("/v1/images/build", post(build).delete(stop_build))
             .route("/v1/images/import", post(import))
             .route("/v1/images/{digest}", delete(remove_image))
             .route("/v1/doctor", get(doctor))
@@ -448,7 +448,17 @@ async fn build(State(node): State<FakeNode>, Json(build): Json<BuildRequest>) ->
         "sid" => ImageProgress::Failed { problem: problem("mirror_unreachable", "the mirror does not answer") },
         _ => ImageProgress::Done { image: node.add(&build.name, "cd") },
     });
+    if node.inner.lock().unwrap().hangs {
+        lines.pop();
+        let lines = stream::iter(lines).chain(stream::pending());
+        return Body::from_stream(lines.map(|progress| Ok::<_, std::io::Error>(line(&progress))));
+    }
     Body::from_stream(stream::iter(lines).map(|progress| Ok::<_, std::io::Error>(line(&progress))))
+}
+
+async fn stop_build(State(node): State<FakeNode>, Query(query): Query<BTreeMap<String, String>>) -> StatusCode {
+    node.inner.lock().unwrap().calls.push(format!("stop build {}", query["name"]));
+    StatusCode::NO_CONTENT
 }
 
 async fn import(State(node): State<FakeNode>, Query(query): Query<BTreeMap<String, String>>, body: Body) -> Answer {

@@ -3,7 +3,7 @@
 use std::{
     io::{self, Read},
     os::fd::AsFd,
-    sync::Arc,
+    sync::{Arc, PoisonError},
 };
 
 use axum::{body::Bytes, http::StatusCode};
@@ -13,6 +13,7 @@ use berth_runtime::{
     image::{self, Image, Recipe},
 };
 use tokio::sync::{Mutex, RwLock, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
 
 use super::{host::now_ms, node::Node, refusal::Refusal};
 
@@ -27,6 +28,8 @@ const QUEUE: usize = 16;
 pub(crate) struct Work {
     /// One build at a time.
     build: Mutex<()>,
+    /// The build that runs: the image's name, and what ends it.
+    building: std::sync::Mutex<Option<(String, CancellationToken)>>,
     imports: Arc<Semaphore>,
     /// Read while a new berth is tied to its image, written while an image is removed.
     pub(crate) tying: RwLock<()>,
@@ -34,7 +37,12 @@ pub(crate) struct Work {
 
 impl Default for Work {
     fn default() -> Self {
-        Self { build: Mutex::default(), imports: Arc::new(Semaphore::new(IMPORTS_AT_ONCE)), tying: RwLock::default() }
+        Self {
+            build: Mutex::default(),
+            building: std::sync::Mutex::default(),
+            imports: Arc::new(Semaphore::new(IMPORTS_AT_ONCE)),
+            tying: RwLock::default(),
+        }
     }
 }
 
@@ -92,6 +100,8 @@ pub(crate) fn build(node: Arc<Node>, request: BuildRequest) -> mpsc::Receiver<Im
             return;
         };
         let Ok((cancel, running)) = io::pipe() else { return };
+        let ended = node.stop.child_token();
+        *node.images.building.lock().unwrap_or_else(PoisonError::into_inner) = Some((request.name.clone(), ended.clone()));
         let (host, told) = (Arc::clone(&node), lines.clone());
         let work = tokio::task::spawn_blocking(move || {
             let recipe = Recipe { dir: host.host.layout.recipe.clone(), suite: request.suite };
@@ -101,14 +111,23 @@ pub(crate) fn build(node: Arc<Node>, request: BuildRequest) -> mpsc::Receiver<Im
         tokio::pin!(work);
         let built = tokio::select! {
             built = &mut work => built,
-            () = node.stop.cancelled() => {
+            () = ended.cancelled() => {
                 drop(running);
                 work.await
             }
         };
+        *node.images.building.lock().unwrap_or_else(PoisonError::into_inner) = None;
         finish(&node, &lines, "the image was not built", built.ok()).await;
     });
     receiver
+}
+
+/// Ends the build of an image of this name, if one runs; what it had made goes.
+pub(crate) fn stop_build(node: &Node, name: &str) {
+    let building = node.images.building.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, ended)) = building.as_ref().filter(|(building, _)| building == name) {
+        ended.cancel();
+    }
 }
 
 /// Takes an archive from `body`.

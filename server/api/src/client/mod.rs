@@ -62,6 +62,29 @@ pub struct AuditFilter {
     pub status: Option<u16>,
 }
 
+/// Which berths, in what order; the words of `GET /berths`.
+#[derive(Clone, Debug, Default)]
+pub struct BerthQuery {
+    pub state: Option<String>,
+    pub profile: Option<String>,
+    /// Beginning of the name.
+    pub user: Option<String>,
+    /// Part of the name.
+    pub search: Option<String>,
+    pub condition: Option<String>,
+    pub sort: Option<String>,
+    pub order: Option<String>,
+}
+
+/// Which operations; the words of `GET /operations`.
+#[derive(Clone, Debug)]
+pub struct OperationQuery {
+    pub subject: Option<String>,
+    pub state: Option<String>,
+    pub kind: Option<String>,
+    pub limit: u32,
+}
+
 impl AuditFilter {
     fn query(&self) -> String {
         let number = |n: i64| n.to_string();
@@ -93,15 +116,26 @@ impl Client {
         Self { socket: socket.into() }
     }
 
-    pub async fn berths(&self, cursor: Option<&str>) -> Result<BerthList, Error> {
-        self.get(&page("/berths", cursor)).await
-    }
-
     /// All berths that the caller may see, page by page.
     pub async fn all_berths(&self) -> Result<Vec<Berth>, Error> {
+        self.berths(&BerthQuery::default()).await
+    }
+
+    /// All berths that the query takes, in its order, page by page.
+    pub async fn berths(&self, query: &BerthQuery) -> Result<Vec<Berth>, Error> {
         let (mut all, mut cursor) = (Vec::new(), None);
         loop {
-            let page = self.berths(cursor.as_deref()).await?;
+            let parts = [
+                ("state", &query.state),
+                ("profile", &query.profile),
+                ("user", &query.user),
+                ("search", &query.search),
+                ("condition", &query.condition),
+                ("sort", &query.sort),
+                ("order", &query.order),
+                ("cursor", &cursor),
+            ];
+            let page: BerthList = self.get(&narrowed("/berths?limit=200", &parts)).await?;
             all.extend(page.items);
             match page.next {
                 Some(next) => cursor = Some(next),
@@ -243,8 +277,14 @@ impl Client {
         self.call(Method::POST, &format!("/images/{}/default", segment(image))).await
     }
 
-    pub async fn operations(&self, cursor: Option<&str>) -> Result<OperationList, Error> {
-        self.get(&page("/operations", cursor)).await
+    /// The newest operations that the query takes.
+    pub async fn operations(&self, query: &OperationQuery) -> Result<OperationList, Error> {
+        let parts = [("subject", &query.subject), ("state", &query.state), ("kind", &query.kind)];
+        self.get(&narrowed(&format!("/operations?limit={}", query.limit), &parts)).await
+    }
+
+    pub async fn cancel_operation(&self, id: Uuid) -> Result<Operation, Error> {
+        self.call(Method::POST, &format!("/operations/{id}/cancel")).await
     }
 
     pub async fn operation(&self, id: Uuid) -> Result<Operation, Error> {
@@ -337,11 +377,13 @@ async fn decode_problem(response: hyper::Response<hyper::body::Incoming>) -> Res
     })))
 }
 
-fn page(path: &str, cursor: Option<&str>) -> String {
-    match cursor {
-        Some(cursor) => format!("{path}?limit=200&cursor={}", segment(cursor)),
-        None => format!("{path}?limit=200"),
-    }
+fn narrowed(path: &str, parts: &[(&str, &Option<String>)]) -> String {
+    parts.iter().fold(path.to_owned(), |mut path, (name, value)| {
+        if let Some(value) = value {
+            let _ = write!(path, "&{name}={}", segment(value));
+        }
+        path
+    })
 }
 
 /// One path segment or query value, percent-encoded.

@@ -1,6 +1,7 @@
 //! How berths are: all of them, one, or one's own.
 
-use berth_api::{Berth, BerthState, HomeAccess, HostPortState, OpenTo, Policy};
+use berth_api::{Berth, BerthState, HomeAccess, HostPortState, OpenTo, Policy, client::BerthQuery};
+use clap::Args;
 use serde_json::json;
 
 use super::{
@@ -14,14 +15,57 @@ use crate::{
     units,
 };
 
-pub(super) async fn list(context: &Context) -> Outcome {
-    let berths = context.client.all_berths().await?;
+/// Which berths are listed; what is given narrows together.
+#[derive(Debug, Default, Args)]
+pub(crate) struct ListArguments {
+    /// Only berths in this state
+    #[arg(long, value_name = "STATE", value_parser = ["stopped", "starting", "running", "frozen", "stopping", "suspended", "failed"])]
+    state: Option<String>,
+    /// Only berths of this profile
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
+    /// Only users whose names hold this
+    #[arg(long, value_name = "TEXT")]
+    search: Option<String>,
+    /// Only berths with this condition, for instance PendingRestart
+    #[arg(long, value_name = "CONDITION")]
+    condition: Option<String>,
+    /// What orders them; with a minus before it the other way round [default: user]
+    #[arg(long, value_name = "KEY", allow_hyphen_values = true, value_parser = SORTS)]
+    sort: Option<String>,
+}
+
+/// By figures the largest are first unless asked otherwise; a minus turns the order.
+const SORTS: [&str; 10] = ["user", "state", "memory", "disk", "last-used", "-user", "-state", "-memory", "-disk", "-last-used"];
+
+impl ListArguments {
+    fn query(self) -> BerthQuery {
+        let order = self.sort.as_deref().map(|key| {
+            let figures = matches!(key.trim_start_matches('-'), "memory" | "disk" | "last-used");
+            if figures == key.starts_with('-') { "asc" } else { "desc" }.to_owned()
+        });
+        BerthQuery {
+            state: self.state,
+            profile: self.profile,
+            user: None,
+            search: self.search,
+            condition: self.condition,
+            sort: self.sort.map(|key| key.trim_start_matches('-').replace('-', "_")),
+            order,
+        }
+    }
+}
+
+pub(super) async fn list(context: &Context, arguments: ListArguments) -> Outcome {
+    let query = arguments.query();
+    let narrowed = [&query.state, &query.profile, &query.search, &query.condition].into_iter().any(Option::is_some);
+    let berths = context.client.berths(&query).await?;
     if context.json {
         output::json(&json!({ "items": berths }))?;
         return Ok(0);
     }
     if berths.is_empty() {
-        output::line("There are no berths. To make one: berth assign USER")?;
+        output::line(if narrowed { "There are none of these." } else { "There are no berths. To make one: berth assign USER" })?;
         return Ok(0);
     }
     let mut rows = Rows::new(&["USER", "STATE", "CPUS", "MEMORY", "DISK", "PIDS", "PROFILE", "IMAGE", "ADDRESS"]);

@@ -7,6 +7,7 @@ mod exec;
 mod images;
 mod login;
 mod look;
+mod operations;
 mod profiles;
 mod suspension;
 mod top;
@@ -18,6 +19,8 @@ use berth_api::client::Client;
 use nix::unistd::{User, getuid};
 
 pub(crate) use audit::AuditArguments;
+pub(crate) use look::ListArguments;
+pub(crate) use operations::OperationsCommand;
 pub(crate) use top::TopArguments;
 
 use crate::{
@@ -42,7 +45,7 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome {
             let new = berths::new_berth(user, profile, image, &limits, allow_system, !no_start)?;
             berths::assign(&context, new, !no_wait).await
         }
-        Command::List => look::list(&context).await,
+        Command::List(arguments) => look::list(&context, arguments).await,
         Command::Show { user } => look::show(&context, &user_or_self(user)?).await,
         Command::Set { user, profile, dry_run, limits } => berths::set(&context, &user, profile, &limits, dry_run).await,
         Command::Top(arguments) => top::top(&context, arguments).await,
@@ -60,6 +63,7 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome {
         Command::Logs { user, follow, tail } => exec::logs(&context, &user_or_self(user)?, tail, follow).await,
         Command::Image(command) => images::run(&context, command).await,
         Command::Profile(command) => profiles::run(&context, command).await,
+        Command::Operations(command) => operations::run(&context, command).await,
         Command::Status => look::status(&context, &user_or_self(None)?).await,
         Command::Env { user, shell } => login::env(&context, user, shell).await,
         Command::Context(arguments) => login::context(&context, arguments).await,

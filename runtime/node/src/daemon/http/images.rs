@@ -20,6 +20,12 @@ pub(super) async fn build(State(node): State<Arc<Node>>, extract::Json(request):
     Ok(json_lines(images::build(node, request)))
 }
 
+/// Ends a build under way.
+pub(super) async fn stop_build(State(node): State<Arc<Node>>, extract::Query(Import { name }): extract::Query<Import>) -> StatusCode {
+    images::stop_build(&node, &name);
+    StatusCode::NO_CONTENT
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Import {

@@ -52,7 +52,7 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
         .route("/v1/calls/{id}", get(calls::page))
         .route("/v1/calls/{id}/taken", post(calls::taken))
         .route("/v1/images", get(images::list))
-        .route("/v1/images/build", post(images::build))
+        .route("/v1/images/build", post(images::build).delete(images::stop_build))
         .route("/v1/images/import", post(images::import).layer(DefaultBodyLimit::disable()))
         .route("/v1/images/{digest}", delete(images::remove))
         .fallback(|| async { Refusal::new(StatusCode::NOT_FOUND, "no_such_route", "the node has no such route") })

@@ -1,0 +1,241 @@
+//! Every code that a problem can have: its status, what it means, and which operations answer it. The OpenAPI document is made from this, and
+//! a test holds it against the sources: no code is used that does not stand here.
+
+use By::{Body, Everybody, Keyed, Node, Ops, Paged, Path, Query, Stored};
+
+/// Who answers a code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// Every operation that wants to know who asks.
+    Everybody,
+    /// Operations that take a JSON body.
+    Body,
+    /// Operations with a query.
+    Query,
+    /// Operations with a part of the path that is filled in.
+    Path,
+    /// Lists with a cursor.
+    Paged,
+    /// Writes with an `Idempotency-Key`.
+    Keyed,
+    /// Operations that ask the node before they answer.
+    Node,
+    Ops(&'static [&'static str]),
+    /// Nobody as an answer: it stands in the problem of an operation that did not succeed.
+    Stored,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Code {
+    pub code: &'static str,
+    pub status: u16,
+    pub meaning: &'static str,
+    pub by: By,
+}
+
+/// Operations that ask the node before they answer.
+pub const ASK_NODE: &[&str] = &[
+    "create_berth",
+    "change_berth",
+    "preview_change",
+    "exec_berth",
+    "read_logs",
+    "list_usage",
+    "change_profile",
+    "list_images",
+    "remove_image",
+    "set_default_image",
+    "show_node",
+    "show_user",
+    "readyz",
+];
+
+const BERTH: &[&str] = &[
+    "show_berth",
+    "change_berth",
+    "delete_berth",
+    "preview_change",
+    "start_berth",
+    "stop_berth",
+    "restart_berth",
+    "suspend_berth",
+    "resume_berth",
+    "exec_berth",
+    "read_logs",
+    "list_usage",
+    "show_usage",
+];
+const LIMITS: &[&str] = &["create_berth", "change_berth", "preview_change", "create_profile", "change_profile"];
+const PROFILE: &[&str] =
+    &["show_profile", "change_profile", "delete_profile", "create_profile", "create_berth", "change_berth", "preview_change"];
+const USER: &[&str] = &[
+    "create_berth",
+    "show_berth",
+    "change_berth",
+    "delete_berth",
+    "preview_change",
+    "start_berth",
+    "stop_berth",
+    "restart_berth",
+    "suspend_berth",
+    "resume_berth",
+    "exec_berth",
+    "read_logs",
+    "list_usage",
+    "show_usage",
+    "show_user",
+];
+const IMAGE: &[&str] = &["create_berth", "set_default_image", "remove_image"];
+const IMAGE_WORK: &[&str] = &["build_image", "import_image", "remove_image"];
+const REVISED: &[&str] = &["change_berth", "delete_berth", "change_profile", "delete_profile"];
+const OPERATION: &[&str] = &["show_operation", "wait_operation", "cancel_operation"];
+
+macro_rules! codes {
+    ($($code:literal $status:literal $by:expr => $meaning:literal;)*) => {
+        pub const CODES: &[Code] = &[$(Code { code: $code, status: $status, meaning: $meaning, by: $by }),*];
+    };
+}
+
+codes! {
+    "unauthenticated" 401 Everybody => "it is not known who asks";
+    "not_permitted" 403 Everybody => "the caller's role does not reach so far";
+    "unknown_account" 403 Everybody => "the caller's uid is no account of this host";
+    "accounts_unavailable" 503 Everybody => "the host's directory of accounts does not answer now";
+    "database_unavailable" 503 Everybody => "the database cannot be used now; try again";
+    "internal" 500 Everybody => "the server failed; its log says why, under the request id";
+    "no_such_path" 404 Path => "there is nothing at this path";
+    "method_not_allowed" 405 Path => "the path does not take this method";
+
+    "unsupported_media_type" 415 Body => "the body is not application/json";
+    "malformed_json" 400 Body => "the body is not JSON";
+    "invalid_body" 400 Body => "the JSON is not what this operation takes";
+    "body_too_large" 413 Body => "the body passes 256 KiB";
+    "broken_body" 400 Body => "the body broke off";
+    "slow_body" 408 Body => "the body did not arrive in time";
+    "invalid_query" 400 Query => "a parameter of the query is unknown, or its value makes no sense";
+    "invalid_path" 400 Path => "a part of the path is not what stands there";
+    "invalid_limit" 400 Paged => "limit lies not between 1 and 500";
+    "invalid_cursor" 400 Paged => "the cursor is not one that a page of this list gave";
+    "invalid_event_id" 400 Ops(&["follow_events"]) => "Last-Event-ID is not the id of an event";
+
+    "invalid_idempotency_key" 400 Keyed => "an Idempotency-Key has 1 to 255 visible ASCII characters";
+    "idempotency_not_possible" 400 Ops(&["exec_berth"]) => "a connection that is upgraded cannot be had a second time";
+    "idempotency_in_progress" 409 Keyed => "a request with this key is under way";
+    "idempotency_interrupted" 409 Keyed => "the server ended while a request with this key was under way";
+    "idempotency_answer_not_kept" 409 Keyed => "the request was done before; its answer was not kept";
+    "idempotency_key_reused" 422 Keyed => "the key was used for another request";
+    "invalid_if_match" 400 Ops(REVISED) => "If-Match holds no ETags";
+    "changed_meanwhile" 412 Ops(REVISED) => "it is not at the revision that If-Match names";
+
+    "node_unreachable" 503 Node => "berth-node cannot be reached";
+    "node_stopping" 503 Node => "berth-node is about to stop";
+    "node_timeout" 504 Node => "berth-node did not answer in time";
+    "node_not_understood" 502 Node => "berth-node's answer is not understood: it is of another version";
+    "directory_unavailable" 503 Node => "the host's directory of accounts does not answer the node";
+
+    "invalid_user_name" 400 Ops(USER) => "this can be no user's name";
+    "user_not_found" 404 Ops(&["create_berth", "show_user"]) => "the host has no such account, or it is not the caller's";
+    "berth_not_found" 404 Ops(BERTH) => "the user has no berth, or it is not the caller's";
+    "berth_exists" 409 Ops(&["create_berth"]) => "the user has a berth already";
+    "berth_deleting" 409 Ops(BERTH) => "the berth is being deleted";
+    "berth_suspended" 409 Ops(&["start_berth", "stop_berth", "restart_berth", "exec_berth"]) => "an administrator has barred the berth";
+    "berth_not_suspended" 409 Ops(&["resume_berth"]) => "the berth is not barred";
+    "berth_not_running" 409 Ops(&["exec_berth", "read_logs"]) => "the berth does not run";
+    "root_not_allowed" 422 Ops(&["create_berth"]) => "root gets no berth";
+    "system_account" 422 Ops(&["create_berth"]) => "the account is one of the system's, and allow_system is not set";
+    "invalid_reason" 400 Ops(&["suspend_berth", "suspend_berths"]) => "the reason is empty, too long, or not one line";
+    "invalid_command" 400 Ops(&["exec_berth"]) => "the command is empty, or a part of it cannot be passed on";
+    "upgrade_required" 426 Ops(&["exec_berth"]) => "the connection must be upgraded to berth-exec";
+    "too_many_commands" 503 Ops(&["exec_berth"]) => "too many commands run in the berth";
+    "exec_failed" 502 Ops(&["exec_berth"]) => "the command could not be begun";
+
+    "limit_too_low" 422 Ops(LIMITS) => "a limit is below the least";
+    "limit_too_high" 422 Ops(LIMITS) => "a limit is above the most";
+    "invalid_policy" 422 Ops(LIMITS) => "the policy or the egress makes no sense";
+    "disk_overcommitted" 422 Ops(&["create_berth", "change_berth", "preview_change", "change_profile"]) => "all disks together would pass what the policy allows";
+    "limit_refused" 409 Ops(&["preview_change"]) => "the kernel does not take the limit";
+    "disk_below_use" 409 Ops(&["preview_change"]) => "the disk would be smaller than what is in use";
+
+    "invalid_profile_name" 400 Ops(PROFILE) => "this can be no profile's name";
+    "profile_not_found" 404 Ops(PROFILE) => "there is no such profile";
+    "profile_exists" 409 Ops(&["create_profile"]) => "there is a profile of this name";
+    "profile_in_use" 409 Ops(&["delete_profile"]) => "berths use the profile";
+    "profile_is_default" 409 Ops(&["delete_profile"]) => "the profile default stays";
+    "invalid_description" 400 Ops(&["create_profile", "change_profile"]) => "the description is too long, or holds a NUL";
+    "exists" 409 Ops(&["create_berth", "create_profile"]) => "one of this name was made at the same time";
+
+    "invalid_image_name" 400 Ops(&["create_berth", "set_default_image", "remove_image", "build_image", "import_image"]) => "this can be no image's name";
+    "image_not_found" 404 Ops(IMAGE) => "there is no such image";
+    "image_in_use" 409 Ops(&["remove_image"]) => "berths stand on the image";
+    "no_image" 409 Ops(&["create_berth"]) => "there is no image yet";
+    "no_default_image" 409 Ops(&["create_berth"]) => "there are several images, and none is the default one";
+    "default_image_gone" 409 Ops(&["create_berth"]) => "the default image was removed";
+    "unknown_suite" 400 Ops(&["build_image"]) => "there is no recipe for this release of Debian";
+    "too_many_image_operations" 409 Ops(IMAGE_WORK) => "too many operations on images are under way";
+
+    "operation_not_found" 404 Ops(OPERATION) => "there is no such operation, or it is not the caller's";
+    "operation_finished" 409 Ops(&["cancel_operation"]) => "the operation has ended";
+    "operation_under_way" 409 Ops(&["cancel_operation"]) => "the host is at work on it";
+    "operation_not_cancellable" 409 Ops(&["cancel_operation"]) => "this kind is never cancelled: ask for the opposite";
+    "subject_not_found" 404 Ops(&["follow_events"]) => "the subject is not the caller's";
+    "too_many_streams" 429 Ops(&["follow_events"]) => "the caller has too many streams open";
+
+    "cancelled" 409 Stored => "somebody has cancelled it";
+    "superseded" 409 Stored => "a later request took its place";
+    "timed_out" 504 Stored => "it was not done in time";
+    "upload_interrupted" 502 Stored => "the server ended while the image was sent";
+    "operation_not_understood" 502 Stored => "the stored operation is of another version";
+    "foreign_berth" 409 Stored => "the node holds a berth that the database does not know";
+    "create_failed" 502 Stored => "the host could not make the berth";
+    "start_failed" 502 Stored => "the berth could not be started";
+    "stop_failed" 502 Stored => "the berth could not be stopped";
+    "wake_failed" 502 Stored => "the berth could not be woken";
+    "resume_failed" 502 Stored => "the berth could not be let go";
+    "delete_failed" 502 Stored => "the berth could not be removed";
+    "change_failed" 502 Stored => "the change could not be carried out";
+    "socket_failed" 502 Stored => "the user's socket could not be made";
+    "record_not_written" 502 Stored => "the node could not write its record";
+    "record_corrupt" 409 Stored => "the node cannot read its record of the berth";
+    "image_failed" 502 Stored => "the image could not be made";
+    "image_refused" 422 Stored => "the archive is no image";
+    "image_fixed" 409 Stored => "a berth stays on its image";
+    "build_running" 409 Stored => "an image is being built already";
+    "import_running" 409 Stored => "too many images are being imported";
+    "host_disk_full" 422 Stored => "the host's file system is full";
+    "ids_exhausted" 422 Stored => "no range of ids is left";
+    "id_in_use" 409 Stored => "another berth has this id";
+    "uid_in_use" 409 Stored => "another berth has this uid";
+    "uid_changed" 409 Stored => "the account has another uid than when the berth was assigned";
+    "berth_busy" 503 Stored => "too much is asked of the berth at once";
+    "invalid_request" 400 Stored => "the node does not understand the server: it is of another version";
+    "no_such_route" 404 Stored => "the node does not know the call: it is of another version";
+    "node_info_failed" 502 Stored => "the node cannot read the host's figures";
+    "calls_not_read" 502 Stored => "the node cannot read a spool of calls";
+}
+
+/// What an operation takes, as far as it decides about its codes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Takes {
+    pub public: bool,
+    pub body: bool,
+    pub query: bool,
+    pub path: bool,
+    pub cursor: bool,
+    pub key: bool,
+}
+
+/// The codes that an operation can answer.
+pub fn of(operation: &str, takes: Takes) -> Vec<&'static Code> {
+    let answers = |code: &&Code| match code.by {
+        Everybody => !takes.public || matches!((code.code, operation), ("internal", _) | ("database_unavailable", "readyz")),
+        Body => takes.body,
+        Query => takes.query,
+        Path => takes.path,
+        Paged => takes.cursor,
+        Keyed => takes.key,
+        Node => ASK_NODE.contains(&operation),
+        Ops(operations) => operations.contains(&operation),
+        Stored => false,
+    };
+    CODES.iter().filter(answers).collect()
+}
