@@ -33,6 +33,8 @@ enum Command {
     /// Look at the configuration; nothing is started.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Print the OpenAPI document of this version; nothing is started.
+    Openapi,
 }
 
 #[derive(Subcommand)]
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
     if let Some(command) = arguments.command {
         return match command {
             Command::Config(command) => configuration(&arguments.config, &command),
+            Command::Openapi => print(&format!("{:#}\n", berth_server::http::openapi())),
         };
     }
     if nix::unistd::geteuid().is_root() {

@@ -27,6 +27,7 @@ mod profiles;
 mod streams;
 mod suspension;
 mod usage;
+mod web;
 
 use std::sync::Arc;
 
@@ -144,7 +145,7 @@ pub fn router(api: Api) -> Router {
         .route(&format!("{PREFIX}/openapi.json"), get(openapi))
         .route("/docs", get(docs))
         .route("/docs/style.css", get(docs::style))
-        .fallback(error::no_such_path)
+        .fallback(web::serve)
         .method_not_allowed_fallback(error::no_such_method)
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(axum::middleware::from_fn(middleware::request))

@@ -1,0 +1,43 @@
+// Pictures of all pages at 1440 and 390 px, light and dark: `node tests/pictures.js DIR [--readme DIR]`.
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+
+import { launch } from './browser.js';
+import { arrive, OWN_PAGES, PAGES, resolve } from './pages.js';
+import { Stage } from './stage.js';
+
+const directory = process.argv[2];
+if (!directory) {
+  console.error('usage: node tests/pictures.js DIR');
+  process.exit(2);
+}
+mkdirSync(directory, { recursive: true });
+
+const stage = await Stage.open();
+const browser = await launch();
+try {
+  const users = await stage.fill(60);
+  for (const theme of ['light', 'dark']) {
+    for (const width of [1440, 390]) {
+      for (const [pages, user, sign] of [[PAGES, users[8], (page) => stage.signIn(page)], [OWN_PAGES, 'daemon', (page) => stage.follow(page)]]) {
+        const context = await browser.newContext({ viewport: { width, height: width === 390 ? 844 : 900 }, colorScheme: theme, reducedMotion: 'reduce' });
+        const page = await context.newPage();
+        if (pages === PAGES) {
+          await arrive(page, stage.url, { path: '/', heading: 'Sign in to Berth' });
+          await page.screenshot({ path: join(directory, `sign-in-${width}-${theme}.png`) });
+        }
+        await sign(page);
+        for (const one of pages.map((entry) => resolve(entry, user))) {
+          await arrive(page, stage.url, one);
+          // Two looks at what is used, so that there are rates.
+          await page.waitForTimeout(one.name === 'overview' || one.name === 'berths' ? 6_500 : one.name === 'berth' || one.name === 'mine' ? 3_200 : 500);
+          await page.screenshot({ path: join(directory, `${one.name}-${width}-${theme}.png`) });
+        }
+        await context.close();
+      }
+    }
+  }
+} finally {
+  await browser.close();
+  await stage.close();
+}
