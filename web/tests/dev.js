@@ -7,5 +7,3 @@ await stage.fill(Number(process.argv[2] ?? 60)).catch(async (error) => {
   throw error;
 });
 console.log(`BERTH_DEV=${stage.socket} npm run dev`);
-process.once('SIGINT', () => void stage.close().then(() => process.exit(0)));
-process.once('SIGTERM', () => void stage.close().then(() => process.exit(0)));

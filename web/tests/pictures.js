@@ -1,4 +1,4 @@
-// Pictures of all pages at 1440 and 390 px, light and dark: `node tests/pictures.js DIR [--readme DIR]`.
+// Pictures of all pages at 1440 and 390 px, light and dark, into one directory; and the four of the README, small, into another.
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 
@@ -6,12 +6,13 @@ import { launch } from './browser.js';
 import { arrive, OWN_PAGES, PAGES, resolve } from './pages.js';
 import { Stage } from './stage.js';
 
-const directory = process.argv[2];
-if (!directory) {
-  console.error('usage: node tests/pictures.js DIR');
+const [, , directory, small] = process.argv;
+if (!directory || !small) {
+  console.error('usage: node tests/pictures.js DIR DIR');
   process.exit(2);
 }
-mkdirSync(directory, { recursive: true });
+for (const made of [directory, small]) mkdirSync(made, { recursive: true });
+const README = [['overview', 1440, 'light'], ['berths', 1440, 'dark'], ['berth', 1440, 'light'], ['berths', 390, 'light']];
 
 const stage = await Stage.open();
 const browser = await launch();
@@ -36,6 +37,16 @@ try {
         await context.close();
       }
     }
+  }
+  for (const [name, width, theme] of README) {
+    const narrow = width === 390;
+    const context = await browser.newContext({ viewport: { width, height: narrow ? 844 : 900 }, deviceScaleFactor: narrow ? 0.75 : 0.5, colorScheme: theme, reducedMotion: 'reduce' });
+    const page = await context.newPage();
+    await stage.signIn(page);
+    await arrive(page, stage.url, resolve(PAGES.find((one) => one.name === name), users[8]));
+    await page.waitForTimeout(6_500);
+    await page.screenshot({ path: join(small, `${name}-${width}-${theme}.png`) });
+    await context.close();
   }
 } finally {
   await browser.close();

@@ -27,6 +27,9 @@ export function freePort() {
 export class Stage {
   static async open({ server = process.env.BERTH_SERVER ?? 'berth-server', config = '[policy]\ndisk_overcommit = 100.0\n' } = {}) {
     const stage = new Stage();
+    // Whatever ends this program, no server stays behind it.
+    process.once('exit', () => stage.server?.kill('SIGKILL'));
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.once(signal, () => process.exit(1));
     stage.directory = mkdtempSync(join(tmpdir(), 'berth-web-'));
     chmodSync(stage.directory, 0o755);
     mkdirSync(join(stage.directory, 'state'));

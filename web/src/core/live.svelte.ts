@@ -1,6 +1,6 @@
 /**
  * What changes, as the server tells it by one stream. Those who show something say what it depends on and are called when that changed:
- * at most twice a second, however many events there are. Where there is no stream they are called every few seconds.
+ * at most twice a second, however many events there are. While there is no stream they are called every few seconds.
  */
 import type { Schemas } from '../api/client';
 
@@ -15,7 +15,7 @@ const MOST = 25;
 const POLL = 5_000;
 
 class Live {
-  state: 'connecting' | 'live' | 'polling' | 'lost' = $state('connecting');
+  state: 'connecting' | 'live' | 'lost' = $state('connecting');
   /** When something was last heard, in milliseconds. */
   heard = $state(Date.now());
 
@@ -23,16 +23,15 @@ class Live {
   #listeners = new Set<Listener>();
   #pending: Changes = { all: false, kinds: new Map() };
   #timer: ReturnType<typeof setTimeout> | undefined;
-  #poll: ReturnType<typeof setInterval> | undefined;
+  #retry: ReturnType<typeof setTimeout> | undefined;
   #opened = 0;
 
   /** Kept open from sign-in to sign-out. */
   open(): void {
-    if (this.#source || this.#poll) return;
-    this.state = 'connecting';
+    if (this.#source || this.#retry) return;
+    if (this.state !== 'lost') this.state = 'connecting';
     const source = new EventSource('/api/v1/events');
     this.#source = source;
-    this.#opened = 0;
     source.onopen = () => this.#live();
     source.onerror = () => {
       if (source.readyState === EventSource.CLOSED) {
@@ -48,11 +47,12 @@ class Live {
 
   close(): void {
     this.#source?.close();
-    clearInterval(this.#poll);
+    clearTimeout(this.#retry);
     clearTimeout(this.#timer);
     this.#source = undefined;
-    this.#poll = undefined;
+    this.#retry = undefined;
     this.#timer = undefined;
+    this.#opened = 0;
   }
 
   /** Calls `listener` with what has changed, until the function it returns is called. */
@@ -64,7 +64,6 @@ class Live {
   /** A request was answered. */
   reached(): void {
     this.heard = Date.now();
-    if (this.state === 'lost' && !this.#source) this.state = 'polling';
   }
 
   /** A request found nobody. */
@@ -114,10 +113,13 @@ class Live {
     }, GATHER);
   }
 
+  /** The stream was refused, by the server or by what stands before it: it is tried again, and until then everybody looks for himself. */
   #fallBack(): void {
-    this.state = this.state === 'lost' ? 'lost' : 'polling';
-    this.#poll ??= setInterval(() => {
-      if (document.visibilityState === 'visible') this.#all();
+    this.state = 'lost';
+    this.#all();
+    this.#retry ??= setTimeout(() => {
+      this.#retry = undefined;
+      this.open();
     }, POLL);
   }
 }

@@ -2,14 +2,15 @@
 import type { Component } from 'svelte';
 
 class Modals {
-  current = $state.raw<{ component: Component<any>; props: Record<string, unknown> }>();
+  /** One at most. A list, so that what closes keeps its properties until it is gone. */
+  list = $state.raw<{ component: Component<any>; props: Record<string, unknown> }[]>([]);
 
   open<P extends { close: () => void }>(component: Component<P>, props: Omit<P, 'close'>): void {
-    this.current = { component, props: { ...props, close: () => this.close() } };
+    this.list = [{ component, props: { ...props, close: () => this.close() } }];
   }
 
   close(): void {
-    this.current = undefined;
+    this.list = [];
   }
 }
 
