@@ -30,6 +30,7 @@ stray_files=(
     /etc/profile.d/berth.sh
     /etc/fish/conf.d/berth.fish
     "$pam_config"
+    /etc/pam.d/berth
 )
 # Directories of others that may have to be made for them; removed only when empty and made by us.
 made_dirs=$state_dir/deploy/directories

@@ -5,6 +5,8 @@
 //! goes through [`undo::Undo`], so a failed start leaves nothing, and [`container::sweep`] removes what a killed process left.
 #![forbid(unsafe_code)]
 
+pub mod account;
+pub mod archive;
 pub mod cgroup;
 pub mod container;
 pub mod disk;

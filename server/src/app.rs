@@ -55,7 +55,14 @@ impl App {
         let clock = Clock::SYSTEM;
         let node = Arc::new(NodeClient::new(config.node_socket.clone(), clock));
         let uploads = Arc::new(Uploads::default());
-        let reconciler = Arc::new(Reconciler::new(Arc::clone(&store), Arc::clone(&node), Arc::clone(&uploads), config.audit, clock));
+        let reconciler = Arc::new(Reconciler::new(
+            Arc::clone(&store),
+            Arc::clone(&node),
+            Arc::clone(&uploads),
+            config.audit,
+            config.accounts.clone(),
+            clock,
+        ));
         let service = Service::new(Arc::clone(&store), node, uploads, config.policy.clone(), clock, reconciler.report());
         let service = Arc::new(service.living_at(&config.state_dir, &config.api_socket));
         life.tasks.spawn(Arc::clone(&service).feed_events(life.soft.clone()));

@@ -69,6 +69,10 @@ operations! {
     CancelOperation = "cancel_operation",
     ListAudit = "list_audit",
     FollowEvents = "follow_events",
+    ListAccounts = "list_accounts",
+    ListArchives = "list_archives",
+    RemoveArchive = "remove_archive",
+    RestoreBerth = "restore_berth",
     ShowNode = "show_node",
     RunDoctor = "run_doctor",
     ReadMetrics = "read_metrics",
@@ -110,6 +114,7 @@ pub fn access(role: Role, operation: Operation) -> Access {
         | O::ChangeBerth
         | O::PreviewChange
         | O::DeleteBerth
+        | O::RestoreBerth
         | O::SuspendBerth
         | O::ResumeBerth
         | O::SuspendBerths
@@ -117,16 +122,28 @@ pub fn access(role: Role, operation: Operation) -> Access {
             Role::Admin | Role::Operator => Access::All,
             Role::Auditor | Role::User => Access::None,
         },
-        O::ListProfiles | O::ShowProfile | O::ListImages | O::ShowNode | O::RunDoctor | O::ReadMetrics => match role {
+        O::ListProfiles
+        | O::ShowProfile
+        | O::ListImages
+        | O::ListAccounts
+        | O::ListArchives
+        | O::ShowNode
+        | O::RunDoctor
+        | O::ReadMetrics => match role {
             Role::Admin | Role::Operator | Role::Auditor => Access::All,
             Role::User => Access::None,
         },
-        O::CreateProfile | O::ChangeProfile | O::DeleteProfile | O::BuildImage | O::ImportImage | O::RemoveImage | O::SetDefaultImage => {
-            match role {
-                Role::Admin => Access::All,
-                Role::Operator | Role::Auditor | Role::User => Access::None,
-            }
-        }
+        O::CreateProfile
+        | O::ChangeProfile
+        | O::DeleteProfile
+        | O::BuildImage
+        | O::ImportImage
+        | O::RemoveImage
+        | O::RemoveArchive
+        | O::SetDefaultImage => match role {
+            Role::Admin => Access::All,
+            Role::Operator | Role::Auditor | Role::User => Access::None,
+        },
     }
 }
 
@@ -168,7 +185,16 @@ mod tests {
             O::ShowUser,
         ]
         .into_iter()
-        .chain([O::ListProfiles, O::ShowProfile, O::ListImages, O::ShowNode, O::RunDoctor, O::ReadMetrics]);
+        .chain([
+            O::ListProfiles,
+            O::ShowProfile,
+            O::ListImages,
+            O::ListAccounts,
+            O::ListArchives,
+            O::ShowNode,
+            O::RunDoctor,
+            O::ReadMetrics,
+        ]);
         let reads: Vec<_> = reads.collect();
         for operation in Operation::ALL {
             assert_eq!(access(Role::Auditor, *operation) == Access::All, reads.contains(operation), "{operation:?}");

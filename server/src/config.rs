@@ -7,9 +7,12 @@ use std::{
     fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
+
+use crate::domain::{AccountRules, UserName};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -25,6 +28,7 @@ pub struct Config {
     pub audit: Audit,
     pub metrics: Metrics,
     pub log: Log,
+    pub accounts: Accounts,
 }
 
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -93,6 +97,46 @@ pub enum LogFormat {
     Json,
 }
 
+/// When berths are suspended because of their accounts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Accounts {
+    /// How often the host is asked about all accounts that have a berth.
+    pub check_seconds: u32,
+    /// An account is gone when it was not found so often in a row while a known account of its source was found.
+    pub gone_checks: u32,
+    /// Seconds from the first of them on.
+    pub gone_seconds: u32,
+    /// From the first sign (not found, locked, expired) to the suspension.
+    pub grace_seconds: u32,
+    /// More than so many at once are an alarm, and nobody is suspended; 0: the larger of 3 and 2 % of the berths.
+    pub max_at_once: u32,
+    /// Accounts of the host's directory that are always there, besides those that have a berth: found, they show that it answers.
+    pub known: Vec<String>,
+}
+
+impl Accounts {
+    pub fn check(&self) -> Duration {
+        Duration::from_secs(self.check_seconds.into())
+    }
+
+    pub fn rules(&self) -> AccountRules {
+        let ms = |seconds: u32| i64::from(seconds) * 1000;
+        AccountRules {
+            gone_checks: self.gone_checks,
+            gone_after: ms(self.gone_seconds),
+            grace: ms(self.grace_seconds),
+            max_at_once: (self.max_at_once > 0).then_some(self.max_at_once),
+        }
+    }
+}
+
+impl Default for Accounts {
+    fn default() -> Self {
+        Self { check_seconds: 1200, gone_checks: 3, gone_seconds: 3600, grace_seconds: 86_400, max_at_once: 0, known: Vec::new() }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -104,6 +148,7 @@ impl Default for Config {
             audit: Audit::default(),
             metrics: Metrics::default(),
             log: Log::default(),
+            accounts: Accounts::default(),
         }
     }
 }
@@ -185,6 +230,13 @@ impl Config {
             problems
                 .push(format!("metrics.listen must be a loopback address, it is {listen}; from elsewhere use GET /metrics with a token"));
         }
+        let Accounts { check_seconds, gone_checks, known, .. } = &self.accounts;
+        if *check_seconds == 0 || *gone_checks == 0 {
+            problems.push("accounts.check_seconds and accounts.gone_checks must be at least 1".to_owned());
+        }
+        if known.len() > MOST_KNOWN || known.iter().any(|name| name.parse::<UserName>().is_err()) {
+            problems.push(format!("accounts.known takes up to {MOST_KNOWN} names of accounts, it is {known:?}"));
+        }
         if keep_bytes < LEAST_AUDIT {
             problems.push(format!("audit.keep_bytes must be at least {LEAST_AUDIT}, it is {keep_bytes}"));
         }
@@ -232,6 +284,8 @@ fn without_password(url: &str) -> String {
     }
 }
 
+/// Besides root, which every host has.
+const MOST_KNOWN: usize = 15;
 /// Some minutes of a busy host.
 const LEAST_AUDIT: u64 = 1 << 20;
 

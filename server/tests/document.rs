@@ -174,7 +174,7 @@ fn examples_are_what_they_are_examples_of() {
     let mut examples = found;
     taken!(examples: BerthList, Berth, NewBerth, BerthChange, SuspendBerth, ExecBerth, ChangePreview, Operation, OperationList, Accepted);
     taken!(examples: AllAccepted, UsageList, UsageChart, Profile, ProfileList, NewProfile, ProfileChange, Image, ImageList, BuildImage);
-    taken!(examples: AuditList, Node, Doctor, User, Health, Event);
+    taken!(examples: AuditList, Node, Doctor, User, Health, Event, AccountList, ArchiveList, RestoreBerth);
     assert!(examples.is_empty(), "not tried: {:?}", examples.keys());
 }
 

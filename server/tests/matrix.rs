@@ -33,6 +33,7 @@ fn body(id: &str) -> Option<Value> {
         "create_berth" => Some(json!({ "user": "alice" })),
         "create_profile" => Some(json!({ "name": "mine" })),
         "suspend_berth" | "suspend_berths" => Some(json!({ "reason": "mining" })),
+        "restore_berth" => Some(json!({})),
         "exec_berth" => Some(json!({ "argv": ["true"] })),
         "change_berth" | "preview_change" | "change_profile" | "build_image" => Some(json!({})),
         _ => None,

@@ -42,7 +42,7 @@ impl User {
     }
 
     #[track_caller]
-    fn find(name: &str) -> Self {
+    pub fn find(name: &str) -> Self {
         let found = unistd::User::from_name(name).expect("look up account").unwrap_or_else(|| panic!("useradd made no {name}"));
         Self { name: found.name, uid: found.uid.as_raw(), gid: found.gid.as_raw(), home: found.dir }
     }

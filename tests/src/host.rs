@@ -47,12 +47,16 @@ pub struct Options {
     pub nss_users: Vec<&'static str>,
     /// The rest of node.toml: keys of `[network]`, then further sections.
     pub node_config: String,
+    /// The rest of server.toml: keys of `[policy]`, then further sections.
+    pub server_config: String,
     /// A network namespace for the node, its berths and the way to the [`crate::Outside`]: for tests that change firewalls or routes.
     pub network: bool,
     /// A shell script that the node is started by, in a mount namespace of its own: it ends in `exec "$0" "$@"`.
     pub node_enters: Option<&'static str>,
     /// Id ranges of the pool, at most those of the slot.
     pub id_ranges: u32,
+    /// Some 300 ranges instead, for one test at a time ([`Slot::many_ids`]).
+    pub many_ids: bool,
 }
 
 impl Default for Options {
@@ -64,9 +68,11 @@ impl Default for Options {
             env: Vec::new(),
             nss_users: Vec::new(),
             node_config: "[disk]\ntrim_interval_seconds = 1\n".into(),
+            server_config: String::new(),
             network: false,
             node_enters: None,
             id_ranges: u32::MAX,
+            many_ids: false,
         }
     }
 }
@@ -134,7 +140,7 @@ impl Host {
         let server_dir = self.state_dir.join("server");
         fs::create_dir_all(&server_dir).expect("make directory");
         chown(&server_dir, Some(self.server_user.uid), Some(self.server_user.gid)).expect("give directory");
-        let (first, last) = self.slot.ids();
+        let (first, last) = if self.options.many_ids { Slot::many_ids() } else { self.slot.ids() };
         let Options { quarantine_days, disk_overcommit, id_ranges, .. } = self.options;
         let last = last.min(first.saturating_add(id_ranges.saturating_mul(65_536)) - 1);
         let node = format!(
@@ -155,9 +161,10 @@ impl Host {
         );
         fs::write(self.slot.node_config(), node).expect("write node.toml");
         let server = format!(
-            "api_socket = {:?}\nnode_socket = {:?}\nstate_dir = {server_dir:?}\n[policy]\ndisk_overcommit = {disk_overcommit:?}\n",
+            "api_socket = {:?}\nnode_socket = {:?}\nstate_dir = {server_dir:?}\n[policy]\ndisk_overcommit = {disk_overcommit:?}\n{}",
             self.run_dir.join("server/api.sock"),
             self.node_socket(),
+            self.options.server_config,
         );
         fs::write(self.server_config(), server).expect("write server.toml");
     }

@@ -92,6 +92,11 @@ impl Slot {
         (first, first + RANGES * RANGE - 1)
     }
 
+    /// The ids between those of all slots and those of an installation, some 300 ranges: for one test at a time.
+    pub fn many_ids() -> (u32, u32) {
+        (FIRST_ID + SLOTS * RANGES * RANGE, 2_000_224_255)
+    }
+
     /// Name of the network namespace that plays the outside, and of the host's end of the link to it.
     pub fn outside(&self) -> (String, String) {
         (format!("bq{}out", self.number), format!("xo{}", self.number))

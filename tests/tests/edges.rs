@@ -65,6 +65,8 @@ const RUNTIME: Rooms = Rooms {
         // Directories of the host are opened and id-mapped before a container is there; it gets them as mounts.
         ("share", &["idmap", "berth_sys"]),
         ("procfs", &["cgroup"]),
+        ("account", &["berth_sys"]),
+        ("archive", &["disk", "berth_sys"]),
     ],
     // Errors, injected failures, the one way to replace a file, and messages with descriptors: what every step of the others needs.
     leaves: &["error", "fault", "durable", "packet"],

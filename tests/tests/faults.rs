@@ -31,8 +31,8 @@ use serde_json::{Value, json};
 /// Steps of disks that grow or are directories: struck in `disk.rs`, or where the host can come by them (project quota, a right to grow).
 const OF_DISKS: [&str; 6] =
     ["change the disk", "check the disk", "grow the disk", "keep the grown disk", "lengthen the disk", "put the disk into its project"];
-/// Only where systemd makes the groups; only with an inner Docker that nobody uses (`faults_server.rs`).
-const ELSEWHERE: [&str; 2] = ["tell systemd", "tell the shim to retire"];
+/// Only where systemd makes the groups; only with an inner Docker that nobody uses (`faults_server.rs`); only with archives (`archives.rs`).
+const ELSEWHERE: [&str; 6] = ["tell systemd", "tell the shim to retire", "make archive", "write archive", "place archive", "fill the disk"];
 const SETTLED: Duration = Duration::from_secs(30);
 const ID: &str = "00000000-0000-4000-8000-00000000fa17";
 

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `GET /node` | [`NodeInfo`] |
 //! | `GET /users/{name}` | [`HostUser`], 404 `user_not_found` |
+//! | `GET /accounts?known=NAME,…` | `Vec<`[`Account`]`>`: that of every berth, and those named; asks NSS and PAM now |
 //! | `GET /berths` | `Vec<`[`BerthStatus`]`>` |
 //! | `GET /berths/{user}` | [`BerthStatus`], 404 `berth_not_found` |
 //! | `PUT /berths/{user}` with [`Ensure`] | [`BerthStatus`] once the wanted state is reached; asking twice is harmless |
@@ -24,18 +25,27 @@
 //! | `POST /images/build` with [`BuildRequest`] | `application/x-ndjson` of [`ImageProgress`] |
 //! | `POST /images/import?name=NAME`, body a tar | `application/x-ndjson` of [`ImageProgress`] |
 //! | `DELETE /images/{digest}` | 204, 409 `image_in_use` |
+//! | `POST /berths/{user}/archive` with [`ArchiveRequest`] | `application/x-ndjson` of [`ArchiveProgress`] |
+//! | `POST /berths/{user}/restore` with [`RestoreRequest`] | the same |
+//! | `GET /archives` | `Vec<`[`Archive`]`>`, newest first |
+//! | `GET /archives/{name}` | [`Archive`], 404 `archive_not_found` |
+//! | `DELETE /archives/{name}` | 204; also when there is none |
 //! | `GET /doctor` | `Vec<`[`Check`]`>` |
 //!
 //! Errors are [`Problem`] with a 4xx or 5xx status.
 
 #![forbid(unsafe_code)]
 
+mod accounts;
+mod archives;
 mod calls;
 pub mod frame;
 mod limits;
 mod policy;
 mod types;
 
+pub use accounts::{Account, AccountState};
+pub use archives::{Archive, ArchiveProgress, ArchiveRequest, RestoreRequest, valid_archive_name};
 pub use calls::{Call, CallPage, CallRecord, CallsAt, CallsTaken, Outcome};
 pub use limits::{InvalidLimits, IoLimits, Limits, NetworkLimits};
 pub use policy::{

@@ -226,6 +226,14 @@ pub(crate) fn mount(disk: &Disk, room: Room, userns: BorrowedFd<'_>) -> Result<O
     Ok(mount)
 }
 
+/// The same as it lies on the disk, ids from 0: for whoever packs or fills it, in a mount namespace of his own.
+pub(crate) fn mount_as_it_lies(disk: &Disk, room: Room) -> Result<OwnedFd> {
+    match disk.backend {
+        Backend::Loop => image::mount(&disk.path, room),
+        Backend::Directory { project } => directory::mount(&disk.path, project, room),
+    }
+}
+
 /// The directories of a disk, where they are not there yet. `root` is seen by host root alone, and no tenant ever names anything in it.
 fn lay_out(root: BorrowedFd<'_>) -> Result<()> {
     for (name, mode) in LAYOUT {

@@ -35,6 +35,15 @@ pub fn set_attributes(mount: BorrowedFd<'_>, attributes: u64, userns: Option<Bor
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Sets `attributes` on every mount that this process's mount namespace has, the root's and all below.
+pub fn set_attributes_of_all(attributes: u64) -> io::Result<()> {
+    let attr = MountAttr { attr_set: attributes, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
+    // SAFETY: the path is a static C string, `attr` lives across the call and has the size that is passed.
+    let done =
+        unsafe { libc::syscall(libc::SYS_mount_setattr, libc::AT_FDCWD, c"/".as_ptr(), libc::AT_RECURSIVE, &attr, size_of::<MountAttr>()) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Takes `attributes` off the mount that `mount` refers to. Errors: `EPERM` where they are locked, mount_namespaces(7).
 pub fn clear_attributes(mount: BorrowedFd<'_>, attributes: u64) -> io::Result<()> {
     let attr = MountAttr { attr_set: 0, attr_clr: attributes, propagation: 0, userns_fd: 0 };

@@ -5,6 +5,8 @@
 
 #![forbid(unsafe_code)]
 
+mod accounts;
+mod archives;
 mod audit;
 mod berths;
 pub mod client;
@@ -18,6 +20,8 @@ mod problem;
 mod profiles;
 mod usage;
 
+pub use accounts::{Account, AccountAlarm, AccountList, AccountState};
+pub use archives::{Archive, ArchiveList, RestoreBerth};
 pub use audit::{AuditAction, AuditCall, AuditList, AuditRecord, CallOutcome};
 pub use berth_protocol::frame;
 pub use berths::{

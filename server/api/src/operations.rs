@@ -15,9 +15,11 @@ pub enum OperationKind {
     BerthDelete,
     BerthSuspend,
     BerthResume,
+    BerthRestore,
     ImageBuild,
     ImageImport,
     ImageRemove,
+    ArchiveRemove,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -62,7 +64,7 @@ pub struct Operation {
     /// How far it is, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<OperationProgress>,
-    /// Digest of the image that a build or import made.
+    /// Digest of the image that a build or import made; name of the archive that a delete left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<String>,
     /// Why it failed or was cancelled.

@@ -194,6 +194,9 @@ pub(crate) enum Command {
     Delete {
         /// Name of the host account
         user: String,
+        /// Write an archive first [NAME.berth; default: USER-DATE-TIME.berth]; if it cannot be written, nothing is deleted
+        #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+        archive: Option<String>,
         /// Do not ask
         #[arg(long, short)]
         yes: bool,
@@ -201,6 +204,13 @@ pub(crate) enum Command {
         #[arg(long)]
         no_wait: bool,
     },
+    /// Archive and delete berths of users who left: those named, long not used, or whose accounts are gone
+    Offboard(crate::commands::OffboardArguments),
+    /// Make a berth from an archive
+    Restore(crate::commands::RestoreArguments),
+    /// What is kept of deleted berths
+    #[command(subcommand)]
+    Archive(crate::commands::ArchiveCommand),
     /// Run a command inside a berth
     Exec {
         /// Name of the host account

@@ -7,6 +7,9 @@ pub enum Subject<'a> {
     Berth(&'a str),
     Image(&'a str),
     Profile(&'a str),
+    Archive(&'a str),
+    /// Those of the host, as a whole.
+    Accounts,
 }
 
 impl<'a> Subject<'a> {
@@ -17,12 +20,15 @@ impl<'a> Subject<'a> {
             Self::Berth(_) => Self::BERTH,
             Self::Image(_) => "image",
             Self::Profile(_) => "profile",
+            Self::Archive(_) => "archive",
+            Self::Accounts => "accounts",
         }
     }
 
     pub fn name(self) -> &'a str {
         match self {
-            Self::Berth(name) | Self::Image(name) | Self::Profile(name) => name,
+            Self::Berth(name) | Self::Image(name) | Self::Profile(name) | Self::Archive(name) => name,
+            Self::Accounts => "accounts",
         }
     }
 }

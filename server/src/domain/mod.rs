@@ -1,5 +1,7 @@
 //! The field's own things: names, limits, berths, operations. Knows nothing of HTTP, SQL or the node's wire.
 
+mod account;
+mod archive;
 mod audit;
 mod berth;
 mod caller;
@@ -22,6 +24,8 @@ mod reconcile;
 mod revision;
 mod usage;
 
+pub use account::{ACCOUNT_WATCH, AccountRules, AccountState, Alarm, Barred, Holder, Observed, Verdict, Watch, decide};
+pub use archive::{Archive, ArchiveNotes, ArchiveProgress, Archiving};
 pub use audit::{AuditEntry, AuditRecord, Subject, Whose};
 pub use berth::{Berth, Condition, HostPort, Own, PublishedPort, Sleep, State, Status, Suspension, Wanted};
 pub use caller::{Caller, Role};

@@ -15,13 +15,15 @@ pub enum Kind {
     BerthDelete,
     BerthSuspend,
     BerthResume,
+    BerthRestore,
     ImageBuild,
     ImageImport,
     ImageRemove,
+    ArchiveRemove,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 11] = [
+    pub const ALL: [Kind; 13] = [
         Self::BerthCreate,
         Self::BerthChange,
         Self::BerthStart,
@@ -30,9 +32,11 @@ impl Kind {
         Self::BerthDelete,
         Self::BerthSuspend,
         Self::BerthResume,
+        Self::BerthRestore,
         Self::ImageBuild,
         Self::ImageImport,
         Self::ImageRemove,
+        Self::ArchiveRemove,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -45,9 +49,11 @@ impl Kind {
             Self::BerthDelete => "berth_delete",
             Self::BerthSuspend => "berth_suspend",
             Self::BerthResume => "berth_resume",
+            Self::BerthRestore => "berth_restore",
             Self::ImageBuild => "image_build",
             Self::ImageImport => "image_import",
             Self::ImageRemove => "image_remove",
+            Self::ArchiveRemove => "archive_remove",
         }
     }
 
@@ -119,7 +125,7 @@ pub struct Operation {
     pub log_lines: u64,
     /// How far it is, where that is known.
     pub progress: Option<Extent>,
-    /// Digest of the image that was made.
+    /// Digest of the image that was made, or name of the archive.
     pub result: Option<String>,
     pub problem: Option<Problem>,
     pub revision: u64,

@@ -2,6 +2,8 @@
 
 use axum::{Json as Answer, extract::State, http::StatusCode};
 use berth_api::{Accepted, Berth, BerthChange, BerthList, ChangePreview, NewBerth};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::{
     AcceptedResponse, Api, convert,
@@ -83,16 +85,29 @@ pub(super) async fn preview_change(
     Ok(Answer(convert::preview(preview)))
 }
 
+/// What is kept of it.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DeleteQuery {
+    /// Name of an archive that is written first; empty: after the user and the time. If it cannot be written, nothing is deleted.
+    archive: Option<String>,
+}
+
 /// Deletes a berth with everything in it.
-#[utoipa::path(delete, path = "/berths/{user}", tag = "berths", params(("user" = String, Path, description = "Name of the host account")),
+#[utoipa::path(delete, path = "/berths/{user}", tag = "berths", params(("user" = String, Path, description = "Name of the host account"), DeleteQuery),
     responses((status = 202, body = Accepted), Failure))]
 pub(super) async fn delete_berth(
     State(api): State<Api>,
     caller: Caller,
     Path(user): Path<String>,
     IfMatch(expected): IfMatch,
+    Query(DeleteQuery { archive }): Query<DeleteQuery>,
 ) -> Result<AcceptedResponse, Error> {
-    let accepted = api.service.delete_berth(&caller, &user, &expected).await?;
+    let accepted = match archive {
+        Some(archive) => api.service.archive_berth(&caller, &user, Some(&archive), &expected).await?,
+        None => api.service.delete_berth(&caller, &user, &expected).await?,
+    };
     Ok((StatusCode::ACCEPTED, Answer(convert::accepted(accepted))))
 }
 

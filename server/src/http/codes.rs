@@ -47,6 +47,9 @@ pub const ASK_NODE: &[&str] = &[
     "set_default_image",
     "show_node",
     "show_user",
+    "list_archives",
+    "remove_archive",
+    "restore_berth",
     "readyz",
 ];
 
@@ -65,10 +68,19 @@ const BERTH: &[&str] = &[
     "list_usage",
     "show_usage",
 ];
-const LIMITS: &[&str] = &["create_berth", "change_berth", "preview_change", "create_profile", "change_profile"];
-const PROFILE: &[&str] =
-    &["show_profile", "change_profile", "delete_profile", "create_profile", "create_berth", "change_berth", "preview_change"];
+const LIMITS: &[&str] = &["create_berth", "restore_berth", "change_berth", "preview_change", "create_profile", "change_profile"];
+const PROFILE: &[&str] = &[
+    "show_profile",
+    "change_profile",
+    "delete_profile",
+    "create_profile",
+    "create_berth",
+    "restore_berth",
+    "change_berth",
+    "preview_change",
+];
 const USER: &[&str] = &[
+    "restore_berth",
     "create_berth",
     "show_berth",
     "change_berth",
@@ -85,9 +97,10 @@ const USER: &[&str] = &[
     "show_usage",
     "show_user",
 ];
-const IMAGE: &[&str] = &["create_berth", "set_default_image", "remove_image"];
+const IMAGE: &[&str] = &["create_berth", "restore_berth", "set_default_image", "remove_image"];
 const IMAGE_WORK: &[&str] = &["build_image", "import_image", "remove_image"];
 const REVISED: &[&str] = &["change_berth", "delete_berth", "change_profile", "delete_profile"];
+const ARCHIVE: &[&str] = &["delete_berth", "remove_archive", "restore_berth"];
 const OPERATION: &[&str] = &["show_operation", "wait_operation", "cancel_operation"];
 
 macro_rules! codes {
@@ -134,15 +147,15 @@ codes! {
     "directory_unavailable" 503 Node => "the host's directory of accounts does not answer the node";
 
     "invalid_user_name" 400 Ops(USER) => "this can be no user's name";
-    "user_not_found" 404 Ops(&["create_berth", "show_user"]) => "the host has no such account, or it is not the caller's";
+    "user_not_found" 404 Ops(&["create_berth", "restore_berth", "show_user"]) => "the host has no such account, or it is not the caller's";
     "berth_not_found" 404 Ops(BERTH) => "the user has no berth, or it is not the caller's";
-    "berth_exists" 409 Ops(&["create_berth"]) => "the user has a berth already";
+    "berth_exists" 409 Ops(&["create_berth", "restore_berth"]) => "the user has a berth already";
     "berth_deleting" 409 Ops(BERTH) => "the berth is being deleted";
     "berth_suspended" 409 Ops(&["start_berth", "stop_berth", "restart_berth", "exec_berth"]) => "an administrator has barred the berth";
     "berth_not_suspended" 409 Ops(&["resume_berth"]) => "the berth is not barred";
     "berth_not_running" 409 Ops(&["exec_berth", "read_logs"]) => "the berth does not run";
-    "root_not_allowed" 422 Ops(&["create_berth"]) => "root gets no berth";
-    "system_account" 422 Ops(&["create_berth"]) => "the account is one of the system's, and allow_system is not set";
+    "root_not_allowed" 422 Ops(&["create_berth", "restore_berth"]) => "root gets no berth";
+    "system_account" 422 Ops(&["create_berth", "restore_berth"]) => "the account is one of the system's, and allow_system is not set";
     "invalid_reason" 400 Ops(&["suspend_berth", "suspend_berths"]) => "the reason is empty, too long, or not one line";
     "invalid_command" 400 Ops(&["exec_berth"]) => "the command is empty, or a part of it cannot be passed on";
     "upgrade_required" 426 Ops(&["exec_berth"]) => "the connection must be upgraded to berth-exec";
@@ -152,7 +165,7 @@ codes! {
     "limit_too_low" 422 Ops(LIMITS) => "a limit is below the least";
     "limit_too_high" 422 Ops(LIMITS) => "a limit is above the most";
     "invalid_policy" 422 Ops(LIMITS) => "the policy or the egress makes no sense";
-    "disk_overcommitted" 422 Ops(&["create_berth", "change_berth", "preview_change", "change_profile"]) => "all disks together would pass what the policy allows";
+    "disk_overcommitted" 422 Ops(&["create_berth", "restore_berth", "change_berth", "preview_change", "change_profile"]) => "all disks together would pass what the policy allows";
     "limit_refused" 409 Ops(&["preview_change"]) => "the kernel does not take the limit";
     "disk_below_use" 409 Ops(&["preview_change"]) => "the disk would be smaller than what is in use";
 
@@ -162,7 +175,7 @@ codes! {
     "profile_in_use" 409 Ops(&["delete_profile"]) => "berths use the profile";
     "profile_is_default" 409 Ops(&["delete_profile"]) => "the profile default stays";
     "invalid_description" 400 Ops(&["create_profile", "change_profile"]) => "the description is too long, or holds a NUL";
-    "exists" 409 Ops(&["create_berth", "create_profile"]) => "one of this name was made at the same time";
+    "exists" 409 Ops(&["create_berth", "restore_berth", "create_profile"]) => "one of this name was made at the same time";
 
     "invalid_image_name" 400 Ops(&["create_berth", "set_default_image", "remove_image", "build_image", "import_image"]) => "this can be no image's name";
     "image_not_found" 404 Ops(IMAGE) => "there is no such image";
@@ -172,6 +185,10 @@ codes! {
     "default_image_gone" 409 Ops(&["create_berth"]) => "the default image was removed";
     "unknown_suite" 400 Ops(&["build_image"]) => "there is no recipe for this release of Debian";
     "too_many_image_operations" 409 Ops(IMAGE_WORK) => "too many operations on images are under way";
+
+    "invalid_archive_name" 400 Ops(ARCHIVE) => "this can be no archive's name";
+    "archive_not_found" 404 Ops(&["remove_archive", "restore_berth"]) => "there is no such archive";
+    "archive_damaged" 422 Ops(&["remove_archive", "restore_berth"]) => "it is no whole archive of a berth";
 
     "operation_not_found" 404 Ops(OPERATION) => "there is no such operation, or it is not the caller's";
     "operation_finished" 409 Ops(&["cancel_operation"]) => "the operation has ended";
@@ -210,6 +227,11 @@ codes! {
     "invalid_request" 400 Stored => "the node does not understand the server: it is of another version";
     "no_such_route" 404 Stored => "the node does not know the call: it is of another version";
     "node_info_failed" 502 Stored => "the node cannot read the host's figures";
+    "archive_failed" 502 Stored => "the archive could not be written; the berth stays";
+    "archive_disk_full" 422 Stored => "there is too little room for the archive; the berth stays";
+    "archive_exists" 409 Stored => "there is another archive of this name; the berth stays";
+    "archive_does_not_fit" 422 Stored => "the archive holds more than the disk is to hold";
+    "restore_failed" 502 Stored => "the berth could not be made from the archive";
     "calls_not_read" 502 Stored => "the node cannot read a spool of calls";
 }
 

@@ -141,6 +141,8 @@ pub(super) fn operation(operation: Operation) -> api::Operation {
             Kind::BerthDelete => api::OperationKind::BerthDelete,
             Kind::BerthSuspend => api::OperationKind::BerthSuspend,
             Kind::BerthResume => api::OperationKind::BerthResume,
+            Kind::BerthRestore => api::OperationKind::BerthRestore,
+            Kind::ArchiveRemove => api::OperationKind::ArchiveRemove,
             Kind::ImageBuild => api::OperationKind::ImageBuild,
             Kind::ImageImport => api::OperationKind::ImageImport,
             Kind::ImageRemove => api::OperationKind::ImageRemove,

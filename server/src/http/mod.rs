@@ -2,6 +2,8 @@
 
 #![allow(unused_qualifications, reason = "utoipa's macros write them")]
 
+mod accounts;
+mod archives;
 mod audit;
 mod berths;
 pub mod codes;
@@ -102,6 +104,10 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(operations::cancel_operation))
         .routes(routes!(audit::list_audit))
         .routes(routes!(events::follow_events))
+        .routes(routes!(accounts::list_accounts))
+        .routes(routes!(archives::list_archives))
+        .routes(routes!(archives::remove_archive))
+        .routes(routes!(archives::restore_berth))
         .routes(routes!(host::show_node))
         .routes(routes!(host::run_doctor))
         .routes(routes!(host::show_user));

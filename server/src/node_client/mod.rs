@@ -2,6 +2,8 @@
 //!
 //! Every call has a deadline; streams (console, watch, builds) have one for their head only. One connection per call.
 
+mod accounts;
+mod archives;
 mod calls;
 mod convert;
 mod lines;
@@ -24,6 +26,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::{Method, StatusCode, body::Frame, upgrade::Upgraded};
 use serde::{Serialize, de::DeserializeOwned};
 
+pub use archives::ArchiveStream;
 pub use uploads::{Sent, Upload, Uploads};
 
 use crate::domain::{

@@ -1,15 +1,15 @@
 //! One berth: ask the node what is there, plan, ask for the next step, write down what came of it, until there is nothing left to do.
 
 use super::{
-    Outcome, Reconciler,
-    plan::{Step, plan},
+    Outcome, Reconciler, archives,
+    plan::{Step, plan, with_archive},
     settle,
 };
 use crate::{
     chain,
     domain::{
-        AuditEntry, Berth, BerthId, EnsureWanted, Kind, Limits, Operation, OperationState, Own, Parameters, Problem, Refusal, Status,
-        Subject, Wanted,
+        Archiving, AuditEntry, Berth, BerthId, EnsureWanted, Kind, Limits, Operation, OperationState, Own, Parameters, Problem, Refusal,
+        Status, Subject, Wanted,
     },
     store,
 };
@@ -37,6 +37,7 @@ pub(super) async fn drive(reconciler: &Reconciler, id: BerthId) -> Outcome {
 async fn step(reconciler: &Reconciler, id: BerthId) -> Result<Option<Outcome>, store::Error> {
     let mut reader = reconciler.store.reader().await?;
     let Some(berth) = store::berths::by_id(&mut reader, id).await? else { return Ok(Some(Outcome::Done)) };
+    let archiving = store::archives::of(&mut reader, id).await?;
     drop(reader);
     // A suspension goes straight to the node, which itself refuses a berth of another id: nothing is looked up that could wait.
     let at_once = berth.suspension.is_some() && berth.status.is_some() && berth.wanted != Wanted::Deleted;
@@ -50,7 +51,13 @@ async fn step(reconciler: &Reconciler, id: BerthId) -> Result<Option<Outcome>, s
     if !at_once {
         keep(reconciler, &berth, observed.as_ref()).await?;
     }
-    let step = plan(&berth, observed.as_ref());
+    let step = with_archive(plan(&berth, observed.as_ref()), observed.is_some(), archiving.as_ref());
+    if let (Step::Archive | Step::Restore, Some(archiving)) = (step, &archiving) {
+        return match archiving {
+            Archiving::Write { archive, .. } => archives::write(reconciler, &berth, archive).await,
+            Archiving::Restore { archive } => archives::restore(reconciler, &berth, archive).await,
+        };
+    }
     if step == Step::Nothing {
         return Ok(Some(Outcome::Done));
     }
@@ -80,7 +87,7 @@ async fn call(reconciler: &Reconciler, berth: &Berth, step: Step) -> Result<Call
         Step::Stop => reconciler.node.stop(&berth.user).await.map(Called::Stopped),
         Step::Delete => reconciler.node.delete(&berth.user, berth.id).await.map(|()| Called::Deleted),
         Step::Ensure(wanted) => reconciler.node.ensure(&berth.user, &berth.ensure(wanted)).await.map(Called::Reached),
-        Step::Foreign | Step::Nothing => {
+        Step::Foreign | Step::Nothing | Step::Archive | Step::Restore => {
             let problem = Problem::new(
                 Refusal::Conflict,
                 "foreign_berth",
@@ -100,12 +107,14 @@ fn wording(step: Step, there: bool) -> &'static str {
         Step::Ensure(EnsureWanted::Running) if there => "starting",
         Step::Ensure(EnsureWanted::Present) if there => "applying limits",
         Step::Ensure(_) => "creating the berth",
+        Step::Archive => "archiving",
+        Step::Restore => "restoring",
         Step::Stop | Step::Foreign | Step::Nothing => "checking",
     }
 }
 
 /// Says what is about to be asked of the node; false when something else is wanted of the berth by now: then nothing is to be asked.
-async fn note(reconciler: &Reconciler, berth: &Berth, step: &str) -> Result<bool, store::Error> {
+pub(super) async fn note(reconciler: &Reconciler, berth: &Berth, step: &str) -> Result<bool, store::Error> {
     let now = reconciler.clock.now();
     let mut tx = reconciler.store.begin().await?;
     let newest = store::berths::by_id(&mut tx, berth.id).await?;
@@ -149,12 +158,18 @@ async fn succeed(reconciler: &Reconciler, berth: &Berth, status: &Status) -> Res
 async fn deleted(reconciler: &Reconciler, berth: &Berth) -> Result<(), store::Error> {
     let now = reconciler.clock.now();
     let mut tx = reconciler.store.begin().await?;
+    let archive = match store::archives::of(&mut tx, berth.id).await? {
+        Some(Archiving::Write { archive, done: true }) => Some(archive),
+        _ => None,
+    };
+    store::archives::forget(&mut tx, berth.id).await?;
     for operation in store::operations::unfinished(&mut tx, berth.id).await? {
         let (state, problem) = match operation.kind {
             Kind::BerthDelete => (OperationState::Succeeded, None),
             _ => (OperationState::Cancelled, Some(superseded())),
         };
-        store::operations::finish(&mut tx, operation.id, state, None, problem.as_ref(), now).await?;
+        let result = archive.as_deref().filter(|_| state == OperationState::Succeeded);
+        store::operations::finish(&mut tx, operation.id, state, result, problem.as_ref(), now).await?;
     }
     store::berths::remove(&mut tx, berth.id, now).await?;
     store::users::remove(&mut tx, berth.user_id).await?;
@@ -181,14 +196,14 @@ async fn fail(reconciler: &Reconciler, berth: &Berth, error: &crate::node_client
 
 /// What the node holds of a berth after it has refused something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Left {
+pub(super) enum Left {
     Nothing,
     Limits(Limits),
     Unknown,
 }
 
 /// The node cannot be reached now: say so, and give up on operations that have waited for too long. The intent stands.
-async fn wait(reconciler: &Reconciler, berth: &Berth, problem: &Problem) -> Result<Outcome, store::Error> {
+pub(super) async fn wait(reconciler: &Reconciler, berth: &Berth, problem: &Problem) -> Result<Outcome, store::Error> {
     let now = reconciler.clock.now();
     let mut tx = reconciler.store.begin().await?;
     for operation in store::operations::unfinished(&mut tx, berth.id).await? {
@@ -205,7 +220,7 @@ async fn wait(reconciler: &Reconciler, berth: &Berth, problem: &Problem) -> Resu
 
 /// The node has finally said no. What it refused is taken back, so that the intent says what is in force: a change to what was before it, and
 /// of a changed profile the berth keeps as its own what it had. With the intent of old standing, later operations do not fail for it.
-async fn refuse(reconciler: &Reconciler, berth: &Berth, problem: &Problem, left: Left) -> Result<Outcome, store::Error> {
+pub(super) async fn refuse(reconciler: &Reconciler, berth: &Berth, problem: &Problem, left: Left) -> Result<Outcome, store::Error> {
     let now = reconciler.clock.now();
     let mut tx = reconciler.store.begin().await?;
     let operations = store::operations::unfinished(&mut tx, berth.id).await?;
@@ -223,7 +238,7 @@ async fn refuse(reconciler: &Reconciler, berth: &Berth, problem: &Problem, left:
     for operation in operations.iter().filter(|operation| covered(operation.generation) && !kept(operation.kind)) {
         store::operations::finish(&mut tx, operation.id, OperationState::Failed, None, Some(problem), now).await?;
     }
-    let creating = operations.iter().any(|operation| operation.kind == Kind::BerthCreate);
+    let creating = operations.iter().any(|operation| matches!(operation.kind, Kind::BerthCreate | Kind::BerthRestore));
     let outcome = if berth.wanted == Wanted::Deleted {
         store::berths::set_problem(&mut tx, berth.id, Some((problem, now)), now).await?;
         Outcome::Retry

@@ -55,6 +55,10 @@ async fn work(reconciler: &Reconciler, operation: &Operation) -> Result<Outcome,
             step(reconciler, operation, "removing").await?;
             reconciler.node.remove_image(digest).await.map(|()| Ok(None))
         }
+        (Kind::ArchiveRemove, _) => {
+            step(reconciler, operation, "removing").await?;
+            reconciler.node.remove_archive(&operation.subject).await.map(|()| Ok(None))
+        }
         _ => Ok(Err(Problem::new(Refusal::Failed, "operation_not_understood", "the stored operation is not of an image"))),
     };
     match result {

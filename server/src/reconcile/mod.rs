@@ -6,6 +6,8 @@
 //! is tried again after a growing pause, what the node refuses ends the operation. A suspension waits for none of this: it has permits of
 //! its own ([`SUSPENSIONS`]) and ends whatever else is being done with its berth.
 
+mod accounts;
+mod archives;
 mod berths;
 mod calls;
 mod images;
@@ -26,7 +28,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    config::Audit,
+    config::{Accounts, Audit},
     domain::{Clock, OperationId, ReconcileReport},
     node_client::{NodeClient, Uploads},
     store::{self, Store},
@@ -59,11 +61,12 @@ pub struct Reconciler {
     suspensions: Semaphore,
     images: Semaphore,
     calls: calls::Ingest,
+    accounts: Accounts,
     report: watch::Sender<ReconcileReport>,
 }
 
 impl Reconciler {
-    pub fn new(store: Arc<Store>, node: Arc<NodeClient>, uploads: Arc<Uploads>, audit: Audit, clock: Clock) -> Self {
+    pub fn new(store: Arc<Store>, node: Arc<NodeClient>, uploads: Arc<Uploads>, audit: Audit, accounts: Accounts, clock: Clock) -> Self {
         Self {
             store,
             node,
@@ -74,6 +77,7 @@ impl Reconciler {
             suspensions: Semaphore::new(SUSPENSIONS),
             images: Semaphore::new(IMAGES),
             calls: calls::Ingest::new(audit),
+            accounts,
             report: watch::Sender::new(ReconcileReport::default()),
         }
     }
@@ -88,6 +92,7 @@ impl Reconciler {
         tasks.spawn(status::follow(Arc::clone(&self), soft.clone()));
         tasks.spawn(calls::follow(Arc::clone(&self), soft.clone()));
         tasks.spawn(usage::follow(Arc::clone(&self), soft.clone()));
+        tasks.spawn(accounts::follow(Arc::clone(&self), self.accounts.clone(), soft.clone()));
         let mut prune_at = Instant::now() + Duration::from_secs(60);
         loop {
             let error = self.pass(&tasks, &hard).await.err();

@@ -1,6 +1,6 @@
 //! What to ask of the node next, from what is wanted and what is there.
 
-use crate::domain::{Berth, EnsureWanted, Status, Wanted};
+use crate::domain::{Archiving, Berth, EnsureWanted, Status, Wanted};
 
 /// The next call to the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,6 +10,10 @@ pub enum Step {
     Stop,
     Ensure(EnsureWanted),
     Delete,
+    /// Written before the delete.
+    Archive,
+    /// Made from an archive.
+    Restore,
     /// The node holds another berth of this user, which is not ours to touch.
     Foreign,
 }
@@ -36,6 +40,15 @@ pub fn plan(berth: &Berth, observed: Option<&Status>) -> Step {
         // A berth without a start time is taken for an old one: one stop too many does no harm after a restart was asked for.
         (Some(after), Some(status)) if status.state.is_up() && status.started_at.is_none_or(|started| started < after) => Step::Stop,
         _ => Step::Ensure(wanted),
+    }
+}
+
+/// What is to be done with an archive comes first.
+pub fn with_archive(step: Step, there: bool, archiving: Option<&Archiving>) -> Step {
+    match (step, archiving) {
+        (Step::Delete, Some(Archiving::Write { done: false, .. })) if there => Step::Archive,
+        (Step::Ensure(_), Some(Archiving::Restore { .. })) if !there => Step::Restore,
+        _ => step,
     }
 }
 
@@ -99,6 +112,19 @@ mod tests {
         assert_eq!(plan(&berth, Some(&status)), Step::Ensure(EnsureWanted::Running));
         berth.wanted = Wanted::Deleted;
         assert_eq!(plan(&berth, Some(&status)), Step::Delete);
+    }
+
+    #[test]
+    fn l04_an_archive_is_written_before_the_delete_and_read_before_the_start() {
+        let write = |done| Archiving::Write { archive: "a.berth".to_owned(), done };
+        assert_eq!(with_archive(Step::Delete, true, Some(&write(false))), Step::Archive);
+        assert_eq!(with_archive(Step::Delete, true, Some(&write(true))), Step::Delete);
+        assert_eq!(with_archive(Step::Delete, false, Some(&write(false))), Step::Delete, "there is nothing to keep");
+        assert_eq!(with_archive(Step::Foreign, true, Some(&write(false))), Step::Foreign);
+        let restore = Archiving::Restore { archive: "a.berth".to_owned() };
+        let ensure = Step::Ensure(EnsureWanted::Running);
+        assert_eq!((with_archive(ensure, false, Some(&restore)), with_archive(ensure, true, Some(&restore))), (Step::Restore, ensure));
+        assert_eq!(with_archive(Step::Delete, false, Some(&restore)), Step::Delete);
     }
 
     #[test]

@@ -67,7 +67,7 @@ struct Changed {
 /// An accepted request.
 pub(super) type Accepted = (Operation, Vec<Warning>);
 
-const DEFAULT_PROFILE: &str = "default";
+pub(super) const DEFAULT_PROFILE: &str = "default";
 
 impl Service {
     pub async fn berths(&self, caller: &Caller, filter: BerthFilter, page: &Page) -> Result<Vec<Berth>, Error> {
@@ -226,13 +226,17 @@ impl Service {
         let now = self.clock.now();
         let restart_after = (what.1 == Kind::BerthRestart).then_some(now);
         let generation = store::berths::want(&mut tx, berth.id, wanted, restart_after, now).await?;
+        if wanted == Wanted::Deleted {
+            // Whoever asks for a plain delete does not want what an earlier request was to keep.
+            store::archives::forget(&mut tx, berth.id).await?;
+        }
         let target = Target { user: &berth.user, id: berth.id, generation };
         let operation = self.accept(tx, caller, what, target, Parameters::None, serde_json::json!({})).await?;
         Ok((operation, Vec::new()))
     }
 
     /// Writes the operation and the audit row, commits, and wakes the reconciler.
-    async fn accept(
+    pub(super) async fn accept(
         &self,
         mut tx: Transaction,
         caller: &Caller,
@@ -327,7 +331,7 @@ pub(super) async fn changeable(connection: &mut store::Connection, caller: &Call
     }
 }
 
-fn check_own(own: &Own, profile: Limits) -> Result<(), Error> {
+pub(super) fn check_own(own: &Own, profile: Limits) -> Result<(), Error> {
     quota::check_limits(own.limits.over(profile))?;
     match &own.egress {
         Some(egress) => check_policy(&HostPolicy { egress: egress.clone(), ..HostPolicy::default() }),
@@ -356,7 +360,7 @@ async fn find_profile(connection: &mut store::Connection, profile: &ProfileName)
     store::profiles::by_name(connection, profile).await?.ok_or_else(|| not_found("profile", profile.as_str()))
 }
 
-fn check_account(user: &UserName, account: &HostUser, allow_system: bool) -> Result<(), Error> {
+pub(super) fn check_account(user: &UserName, account: &HostUser, allow_system: bool) -> Result<(), Error> {
     if account.uid == 0 {
         let detail = format!("{user} is the superuser; root cannot have a berth");
         return Err(Problem::new(Refusal::Limit, "root_not_allowed", detail).hint("assign the berth to an ordinary account").into());

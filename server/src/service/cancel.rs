@@ -27,6 +27,7 @@ impl Service {
                 }
                 Subject::Berth(&operation.subject)
             }
+            None if operation.kind == Kind::ArchiveRemove => Subject::Archive(&operation.subject),
             None => Subject::Image(&operation.subject),
         };
         let details = serde_json::json!({ "kind": operation.kind.as_str() });
@@ -44,7 +45,7 @@ async fn take_back(tx: &mut Transaction, operation: &Operation, berth: &Berth, n
     let later = |of: fn(Kind) -> bool| others.iter().any(|one| one.generation > operation.generation && of(one.kind));
     match operation.kind {
         // The node may hold a part of it: whatever there is goes.
-        Kind::BerthCreate => drop(store::berths::want(tx, berth.id, Wanted::Deleted, None, now).await?),
+        Kind::BerthCreate | Kind::BerthRestore => drop(store::berths::want(tx, berth.id, Wanted::Deleted, None, now).await?),
         Kind::BerthStart | Kind::BerthStop | Kind::BerthRestart | Kind::BerthDelete
             if !later(|kind| kind.is_power() || kind == Kind::BerthDelete) =>
         {
@@ -74,6 +75,8 @@ fn check(operation: &Operation) -> Result<(), Problem> {
         Kind::BerthSuspend | Kind::BerthResume => {
             refused("operation_not_cancellable", "nobody is free or barred half", "ask for the opposite: berth resume, berth suspend")
         }
+        // What is written or read of an archive is given up, and nothing of it stays.
+        Kind::BerthDelete | Kind::BerthRestore if ["archiving", "restoring"].contains(&operation.step.as_str()) => Ok(()),
         _ if operation.state == OperationState::Pending || operation.step.starts_with(Operation::WAITING) => Ok(()),
         _ => refused("operation_under_way", "the host is at work on it", "wait for its end, then ask for the opposite"),
     }
@@ -93,5 +96,7 @@ fn asked_by(kind: Kind) -> Op {
         Kind::ImageBuild => Op::BuildImage,
         Kind::ImageImport => Op::ImportImage,
         Kind::ImageRemove => Op::RemoveImage,
+        Kind::BerthRestore => Op::RestoreBerth,
+        Kind::ArchiveRemove => Op::RemoveArchive,
     }
 }

@@ -53,6 +53,7 @@ impl Service {
         checks.push(check_reconciler(&self.reconciler.borrow(), self.clock.now()));
         checks.extend(self.check_berths().await?);
         checks.push(self.check_default_image().await?);
+        checks.extend(self.check_accounts().await?);
         Ok(checks)
     }
 

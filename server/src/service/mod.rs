@@ -3,6 +3,8 @@
 //! The service reads from the node (accounts, images, console, doctor) and passes exec streams through; it never asks the node to change
 //! anything: that is the reconciler's.
 
+mod accounts;
+mod archives;
 mod berths;
 mod cancel;
 mod chart;
@@ -22,6 +24,8 @@ mod usage;
 
 use std::sync::Arc;
 
+pub use accounts::HolderState;
+pub use archives::RestoreBerth;
 pub use berths::{AssignBerth, ChangeBerth, Difference, Preview};
 pub use events::Told;
 pub use figures::Figures;

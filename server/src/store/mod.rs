@@ -5,6 +5,8 @@
 //! There is one writing transaction at a time: rows of the trail are read up to an id or a number, and none may appear below it later.
 //! Who writes an intent calls [`Store::announce`] after the commit, which wakes the reconciler and whoever waits for an operation.
 
+pub mod accounts;
+pub mod archives;
 pub mod audit;
 pub mod berth_list;
 pub mod berths;

@@ -5,6 +5,8 @@ use crate::domain::{EventKind, NewEvent};
 
 /// Name or digest of the image of berths that name none.
 pub const DEFAULT_IMAGE: &str = "default_image";
+/// What is wrong with the host's accounts as a whole: a JSON list of alarms.
+pub const ACCOUNT_ALARMS: &str = "account_alarms";
 
 pub async fn get(connection: &mut Connection, name: &str) -> Result<Option<String>, Error> {
     let row: Option<(String,)> =

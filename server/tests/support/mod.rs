@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "each test program uses a part of it")]
 
+pub mod archives;
 pub mod node;
 pub mod program;
 
@@ -19,7 +20,7 @@ use axum::{
     response::Response,
 };
 use berth_server::{
-    config::{Audit, Location, Policy},
+    config::{Accounts, Audit, Location, Policy},
     domain::Clock,
     http::{Api, PeerUid, router},
     lifecycle::Lifecycle,
@@ -57,6 +58,7 @@ pub struct Server {
     pub api: Api,
     life: Lifecycle,
     audit: Audit,
+    accounts: Accounts,
 }
 
 impl Server {
@@ -64,7 +66,7 @@ impl Server {
         let directory = tempfile::tempdir().unwrap();
         let node = FakeNode::new(directory.path());
         let node_task = Some(node.start());
-        Self::over(directory, node, node_task, Audit::default()).await
+        Self::over(directory, node, node_task, Audit::default(), Accounts::default()).await
     }
 
     /// With another retention of calls.
@@ -72,28 +74,43 @@ impl Server {
         let directory = tempfile::tempdir().unwrap();
         let node = FakeNode::new(directory.path());
         let node_task = Some(node.start());
-        Self::over(directory, node, node_task, audit).await
+        Self::over(directory, node, node_task, audit, Accounts::default()).await
+    }
+
+    /// With other rules for accounts.
+    pub async fn watching(accounts: Accounts) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let node = FakeNode::new(directory.path());
+        let node_task = Some(node.start());
+        Self::over(directory, node, node_task, Audit::default(), accounts).await
     }
 
     pub async fn without_node() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let node = FakeNode::new(directory.path());
-        Self::over(directory, node, None, Audit::default()).await
+        Self::over(directory, node, None, Audit::default(), Accounts::default()).await
     }
 
-    async fn over(directory: TempDir, node: FakeNode, node_task: Option<JoinHandle<()>>, audit: Audit) -> Self {
+    async fn over(directory: TempDir, node: FakeNode, node_task: Option<JoinHandle<()>>, audit: Audit, accounts: Accounts) -> Self {
         let life = Lifecycle::default();
         let store = Arc::new(Store::open(&Location::Sqlite(directory.path().join("berth.db"))).await.unwrap());
         let client = Arc::new(NodeClient::new(node.socket().to_owned(), Clock::SYSTEM));
         let uploads = Arc::new(Uploads::default());
-        let reconciler = Arc::new(Reconciler::new(Arc::clone(&store), Arc::clone(&client), Arc::clone(&uploads), audit, Clock::SYSTEM));
+        let reconciler = Arc::new(Reconciler::new(
+            Arc::clone(&store),
+            Arc::clone(&client),
+            Arc::clone(&uploads),
+            audit,
+            accounts.clone(),
+            Clock::SYSTEM,
+        ));
         let service = Service::new(Arc::clone(&store), client, uploads, Policy::default(), Clock::SYSTEM, reconciler.report());
         let service = Arc::new(service);
         life.tasks.spawn(Arc::clone(&service).feed_events(life.soft.clone()));
         let api = Api::new(service, life.tasks.clone(), life.soft.clone(), life.hard.clone());
         let router = router(api.clone());
         life.tasks.spawn(reconciler.run(life.tasks.clone(), life.soft.clone(), life.hard.clone()));
-        Self { directory, node, node_task, store, router, api, life, audit }
+        Self { directory, node, node_task, store, router, api, life, audit, accounts }
     }
 
     /// As a signal would: nothing new, what streams ends.
@@ -118,7 +135,7 @@ impl Server {
         self.life.hard.cancel();
         self.life.end(std::future::ready(())).await;
         self.store.close().await;
-        Self::over(self.directory, self.node, self.node_task, self.audit).await
+        Self::over(self.directory, self.node, self.node_task, self.audit, self.accounts).await
     }
 
     /// A socket on which everybody is `uid`.

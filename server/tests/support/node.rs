@@ -16,8 +16,8 @@ use axum::{
     routing::{delete, get, post},
 };
 use berth_protocol::{
-    BerthId, BerthStatus, BerthUsage, BuildRequest, CallPage, CallRecord, CallsAt, CallsTaken, Check, CheckLevel, Ensure, ExecRequest,
-    HostUser, ImageInfo, ImageProgress, NodeInfo, Problem, Usage, Waits, Wanted, frame,
+    Account, AccountState, Archive, BerthId, BerthStatus, BerthUsage, BuildRequest, CallPage, CallRecord, CallsAt, CallsTaken, Check,
+    CheckLevel, Ensure, ExecRequest, HostUser, ImageInfo, ImageProgress, NodeInfo, Problem, Usage, Waits, Wanted, frame,
 };
 use futures_util::{StreamExt, stream};
 use http_body_util::BodyExt;
@@ -53,6 +53,11 @@ pub struct Inner {
     pub asked: BTreeMap<String, Ensure>,
     /// How often it was asked what berths use.
     pub usage_asked: usize,
+    pub archives: BTreeMap<String, Archive>,
+    /// What the host says of accounts that are not present.
+    pub accounts: BTreeMap<String, AccountState>,
+    /// Rounds of questions about accounts.
+    pub rounds: usize,
     /// Changes wait until it is false again.
     pub slow: bool,
     /// Every start hangs, as one does whose Docker never answers; so does every build.
@@ -116,6 +121,11 @@ impl FakeNode {
         let router = Router::new()
             .route("/v1/node", get(node))
             .route("/v1/users/{name}", get(user))
+            .route("/v1/accounts", get(accounts))
+            .route("/v1/archives", get(super::archives::list))
+            .route("/v1/archives/{name}", get(super::archives::show).delete(super::archives::remove))
+            .route("/v1/berths/{user}/archive", post(super::archives::write))
+            .route("/v1/berths/{user}/restore", post(super::archives::restore))
             .route("/v1/berths", get(berths))
             .route("/v1/berths/{user}", get(berth).put(ensure).delete(remove))
             .route("/v1/berths/{user}/preview", post(preview))
@@ -173,7 +183,7 @@ fn refusal(status: u16, problem: &Problem) -> Response {
     (StatusCode::from_u16(status).unwrap(), Json(problem)).into_response()
 }
 
-fn missing(code: &str) -> Response {
+pub fn missing(code: &str) -> Response {
     refusal(404, &problem(code, "there is none"))
 }
 
@@ -209,6 +219,18 @@ async fn user(Segment(name): Segment<String>) -> Answer {
     account(&name).map(|user| Json(user).into_response()).ok_or_else(|| missing("user_not_found"))
 }
 
+/// All berths' accounts, and root; all but root are of a directory.
+async fn accounts(State(node): State<FakeNode>) -> Json<Vec<Account>> {
+    let mut inner = node.inner.lock().unwrap();
+    inner.rounds += 1;
+    let names: Vec<String> = inner.berths.keys().cloned().chain(["root".to_owned()]).collect();
+    let told = names.into_iter().map(|name| {
+        let state = inner.accounts.get(&name).copied().unwrap_or(AccountState::Present);
+        Account { detail: format!("{name} is {state:?}"), local: name == "root", name, state }
+    });
+    Json(told.collect())
+}
+
 async fn berths(State(node): State<FakeNode>) -> Json<Vec<BerthStatus>> {
     Json(node.inner.lock().unwrap().berths.values().cloned().collect())
 }
@@ -235,30 +257,7 @@ async fn ensure(State(node): State<FakeNode>, Segment(user): Segment<String>, Js
     }
     inner.clock += 1;
     let started = super::now() + inner.clock;
-    let uid = account(&user).unwrap().uid;
-    let status = inner.berths.entry(user.clone()).or_insert_with(|| BerthStatus {
-        user: user.clone(),
-        id: ensure.id,
-        state: berth_protocol::State::Stopped,
-        docker_ready: false,
-        conditions: Vec::new(),
-        image: ensure.image.clone(),
-        limits: ensure.limits,
-        uid,
-        id_base: 2_000_224_256,
-        id_count: 65_536,
-        address: "10.213.0.2".to_owned(),
-        socket: format!("/run/berth/users/{uid}/docker.sock"),
-        pid: None,
-        started_at: None,
-        usage: None,
-        suspended: None,
-        sleep: None,
-        last_used_at: None,
-        running_containers: None,
-        ports: Vec::new(),
-        source_ports: None,
-    });
+    let status = inner.berths.entry(user.clone()).or_insert_with(|| resting(&user, &ensure));
     status.limits = ensure.limits;
     let was = status.state;
     status.suspended.clone_from(&ensure.suspended);
@@ -281,6 +280,34 @@ async fn ensure(State(node): State<FakeNode>, Segment(user): Segment<String>, Js
     }
     let _ = node.changes.send(status.clone());
     Ok(Json(status.clone()).into_response())
+}
+
+/// A berth that does nothing yet.
+pub fn resting(user: &str, ensure: &Ensure) -> BerthStatus {
+    let uid = account(user).unwrap().uid;
+    BerthStatus {
+        user: user.to_owned(),
+        id: ensure.id,
+        state: berth_protocol::State::Stopped,
+        docker_ready: false,
+        conditions: Vec::new(),
+        image: ensure.image.clone(),
+        limits: ensure.limits,
+        uid,
+        id_base: 2_000_224_256,
+        id_count: 65_536,
+        address: "10.213.0.2".to_owned(),
+        socket: format!("/run/berth/users/{uid}/docker.sock"),
+        pid: None,
+        started_at: None,
+        usage: None,
+        suspended: None,
+        sleep: None,
+        last_used_at: None,
+        running_containers: None,
+        ports: Vec::new(),
+        source_ports: None,
+    }
 }
 
 fn halt(status: &mut BerthStatus) {
@@ -434,7 +461,7 @@ async fn taken(State(node): State<FakeNode>, Segment(id): Segment<BerthId>, Json
     StatusCode::NO_CONTENT
 }
 
-fn line(value: &impl Serialize) -> String {
+pub fn line(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap() + "\n"
 }
 

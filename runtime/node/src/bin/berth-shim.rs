@@ -1,4 +1,4 @@
-//! The shim of one berth. `berth-node` starts it; the arguments `stage`, `enter`, `share` and `give-back` are for the programs of Berth alone.
+//! The shim of one berth. `berth-node` starts it; the arguments `stage`, `enter`, `share`, `give-back`, `accounts` and `tree` are for the programs of Berth alone.
 #![forbid(unsafe_code)]
 
 use std::{env, io, process::ExitCode};
@@ -9,6 +9,8 @@ fn main() -> ExitCode {
         Some("enter") => berth_runtime::container::enter(),
         Some("share") => berth_runtime::share::share(),
         Some("give-back") => berth_runtime::share::give_back(),
+        Some("accounts") => berth_runtime::account::answer(),
+        Some("tree") => berth_runtime::archive::tree(),
         // For the doctor, which has threads.
         Some("try-idmap") => try_idmap(),
         None => {

@@ -30,6 +30,8 @@ pub struct Config {
     pub programs_dir: Option<PathBuf>,
     /// Holds the recipe of the default image.
     pub recipe_dir: PathBuf,
+    /// Archives of berths; empty: `archives` in `state_dir`. Belongs to root alone.
+    pub archive_dir: Option<PathBuf>,
     /// Besides root the only account that may use `node.sock`.
     pub server_user: String,
     /// Tells two nodes on one host apart: suffix of control group, slice and nft table. Lower-case letters and digits.
@@ -42,6 +44,15 @@ pub struct Config {
     pub network: Network,
     pub disk: Disk,
     pub sleep: Sleep,
+    pub accounts: Accounts,
+}
+
+/// How the host's accounts are asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Accounts {
+    /// The PAM service whose account stage says who is locked or has expired; where there is no such file, shadow entries say it alone.
+    pub pam: PathBuf,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -132,6 +143,7 @@ impl Default for Config {
             log_dir: "/var/log/berth".into(),
             programs_dir: None,
             recipe_dir: "/usr/local/share/berth/image".into(),
+            archive_dir: None,
             server_user: "berth".into(),
             instance: String::new(),
             link_prefix: "bt".into(),
@@ -140,6 +152,7 @@ impl Default for Config {
             network: Network::default(),
             disk: Disk::default(),
             sleep: Sleep::default(),
+            accounts: Accounts::default(),
         }
     }
 }
@@ -154,6 +167,12 @@ impl Default for Network {
     fn default() -> Self {
         // 248 blocks below the usual ip_local_port_range.
         Self { pool: String::new(), dns: Vec::new(), source_ports: "1024-32767".into(), source_ports_per_berth: 128 }
+    }
+}
+
+impl Default for Accounts {
+    fn default() -> Self {
+        Self { pam: "/etc/pam.d/berth".into() }
     }
 }
 
@@ -213,6 +232,8 @@ impl Config {
             ("log_dir", &self.log_dir),
             ("programs_dir", programs),
             ("recipe_dir", &self.recipe_dir),
+            ("accounts.pam", &self.accounts.pam),
+            ("archive_dir", self.archive_dir.as_deref().unwrap_or(Path::new("/"))),
         ] {
             require(path.is_absolute(), format!("{key} must be an absolute path, not {:?}", path.display()));
         }

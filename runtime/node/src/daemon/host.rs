@@ -216,14 +216,19 @@ impl Host {
     /// Makes everything of a new berth but its running. On failure nothing is left, unless the error says what; then the record is left
     /// too, and the next start of the node goes on undoing.
     pub(crate) fn create(&self, record: &mut Record) -> Result<Listener> {
-        let made = self.make(record);
+        self.create_filled(record, |_| Ok(()))
+    }
+
+    /// The same, with something on its disk.
+    pub(crate) fn create_filled(&self, record: &mut Record, fill: impl FnOnce(&Record) -> Result<()>) -> Result<Listener> {
+        let made = self.make(record, fill);
         made.map_err(|cause| match self.dismantle(&Remains { unused: true, ..Remains::of(record) }) {
             Ok(()) => cause,
             Err(error) => Error::Undone { cause: Box::new(cause), leftovers: vec![chain(&error)] },
         })
     }
 
-    fn make(&self, record: &mut Record) -> Result<Listener> {
+    fn make(&self, record: &mut Record, fill: impl FnOnce(&Record) -> Result<()>) -> Result<Listener> {
         self.records.save(record)?;
         record.id_base = self.ranges().allocate(&record.id.to_string(), now_ms())?;
         let dir = self.layout.berth_dir(record.id);
@@ -234,6 +239,7 @@ impl Host {
         let disk = self.disk(record);
         disk.create(disks::limit(&record.limits))?;
         self.disks.know(record.id, disk, disks::limit(&record.limits));
+        fill(record)?;
         self.disks.rest(record.id);
         fault::point("make log directory")?;
         make_dir(&self.layout.log_dir(record.id), 0o700)?;

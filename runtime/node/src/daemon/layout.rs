@@ -13,6 +13,8 @@ pub(crate) struct Layout {
     pub(crate) log: PathBuf,
     pub(crate) programs: PathBuf,
     pub(crate) recipe: PathBuf,
+    /// Archives of berths.
+    pub(crate) archives: PathBuf,
 }
 
 impl Layout {
@@ -27,6 +29,7 @@ impl Layout {
             log: config.log_dir.clone(),
             programs,
             recipe: config.recipe_dir.clone(),
+            archives: config.archive_dir.clone().unwrap_or_else(|| config.state_dir.join("archives")),
         })
     }
 

@@ -179,7 +179,7 @@ mod tests {
     fn layout(dir: &Path) -> Layout {
         let of = |name: &str| dir.join(name);
         fs::create_dir_all(of("run/users")).unwrap();
-        Layout { run: of("run"), state: of("state"), log: of("log"), programs: of("p"), recipe: of("r") }
+        Layout { run: of("run"), state: of("state"), log: of("log"), programs: of("p"), recipe: of("r"), archives: of("a") }
     }
 
     #[tokio::test]

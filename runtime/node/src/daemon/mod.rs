@@ -6,8 +6,10 @@
 //!
 //! What must not break with the daemon is not here but in the shims ([`crate::shim`]).
 
+mod accounts;
 mod adopt;
 mod apparmor;
+mod archives;
 mod berth;
 mod calls;
 mod channel;
@@ -176,6 +178,7 @@ fn prepare(config: Config, layout: Layout) -> Result<Arc<Node>> {
     host.complete_ports(&mut records, &corrupt).map_err(|e| anyhow::anyhow!("cannot give source ports: {}", chain(&e)))?;
     host.install_network(&records, &corrupt).map_err(|e| anyhow::anyhow!("cannot set up the network: {}", chain(&e)))?;
     host.tune();
+    host.open_archives().map_err(|e| anyhow::anyhow!("cannot open the directory of archives: {}", chain(&e)))?;
     if let Err(error) = apparmor::load(&host.config) {
         // Berths do not start without it; doctor says so too.
         tracing::error!(error = chain(&error), "the AppArmor profile is not loaded");

@@ -46,6 +46,10 @@ pub(crate) struct Node {
     /// Told when there is something to give back.
     pub(crate) give_back: Notify,
     pub(crate) images: super::images::Work,
+    /// Places for writing and reading archives.
+    pub(crate) archiving: Arc<Semaphore>,
+    /// One question about all accounts at a time.
+    pub(crate) asking: tokio::sync::Mutex<()>,
     registry: Mutex<Registry>,
     news: broadcast::Sender<BerthStatus>,
 }
@@ -71,6 +75,8 @@ impl Node {
             owners: TaskTracker::new(),
             give_back: Notify::new(),
             images: super::images::Work::default(),
+            archiving: Arc::new(Semaphore::new(super::archives::AT_ONCE)),
+            asking: tokio::sync::Mutex::default(),
             registry: Mutex::new(Registry { berths: BTreeMap::new(), corrupt }),
             news: broadcast::channel(NEWS).0,
         })
@@ -207,6 +213,19 @@ impl Node {
                 Err(Unmet::Gone) => self.forget(user, berth.id),
             }
         }
+    }
+
+    /// The owner of a berth that is to be made, or of what is there already under this id, and the account just looked up.
+    pub(crate) async fn place(self: &Arc<Self>, user: &str, ensure: &Ensure) -> Result<(Arc<Berth>, HostUser), Refusal> {
+        valid(ensure)?;
+        let account = self.accounts.find(user).await?;
+        self.accounts.admit(&account, ensure.allow_system)?;
+        if let Some(berth) = self.find(user) {
+            return Ok((berth, account));
+        }
+        let _tied = self.images.tying.read().await;
+        self.validate_new(user, ensure).await?;
+        Ok((self.admit_new(&account, ensure)?, account))
     }
 
     /// Asks nobody but the berth: an account that vanished or a directory that is out keeps nobody from barring it.

@@ -15,9 +15,9 @@ use uuid::Uuid;
 pub use exec::{Exec, ExecError, ExecFrame, ExecReader, ExecWriter};
 
 use crate::{
-    Accepted, AllAccepted, AuditList, Berth, BerthChange, BerthList, BuildImage, ChangePreview, Doctor, ExecBerth, Image, ImageList,
-    NewBerth, NewProfile, Node, Operation, OperationList, PREFIX, Problem, Profile, ProfileChange, ProfileList, SuspendBerth, UsageList,
-    User,
+    Accepted, AccountList, AllAccepted, ArchiveList, AuditList, Berth, BerthChange, BerthList, BuildImage, ChangePreview, Doctor,
+    ExecBerth, Image, ImageList, NewBerth, NewProfile, Node, Operation, OperationList, PREFIX, Problem, Profile, ProfileChange,
+    ProfileList, RestoreBerth, SuspendBerth, UsageList, User,
 };
 
 /// A request body: JSON or a stream of bytes.
@@ -165,6 +165,34 @@ impl Client {
     pub async fn usage(&self, user: Option<&str>) -> Result<UsageList, Error> {
         let path = user.map_or_else(|| "/usage".to_owned(), |user| format!("/usage?user={}", segment(user)));
         self.get(&path).await
+    }
+
+    /// Deletes a berth once its archive is written; an empty name: after the user and the time.
+    pub async fn delete_into_archive(&self, user: &str, archive: &str) -> Result<Accepted, Error> {
+        self.call(Method::DELETE, &format!("/berths/{}?archive={}", segment(user), segment(archive))).await
+    }
+
+    pub async fn archives(&self) -> Result<ArchiveList, Error> {
+        self.get("/archives").await
+    }
+
+    pub async fn remove_archive(&self, archive: &str) -> Result<Accepted, Error> {
+        self.call(Method::DELETE, &format!("/archives/{}", segment(archive))).await
+    }
+
+    pub async fn restore(&self, archive: &str, request: &RestoreBerth) -> Result<Accepted, Error> {
+        self.send(Method::POST, &format!("/archives/{}/restore", segment(archive)), request).await
+    }
+
+    /// The accounts of all berths, and what is wrong with the whole.
+    pub async fn all_accounts(&self) -> Result<AccountList, Error> {
+        let mut all: AccountList = self.get("/accounts?limit=500").await?;
+        while let Some(cursor) = all.next.take() {
+            let page: AccountList = self.get(&format!("/accounts?limit=500&cursor={}", segment(&cursor))).await?;
+            all.items.extend(page.items);
+            all.next = page.next;
+        }
+        Ok(all)
     }
 
     pub async fn start(&self, user: &str) -> Result<Accepted, Error> {

@@ -115,7 +115,10 @@ pub(super) async fn power(context: &Context, power: Power, user: &str, wait: boo
     finish(context, accepted, wait, &format!("The berth of {user} {done}.")).await
 }
 
-pub(super) async fn delete(context: &Context, user: &str, yes: bool, wait: bool) -> Outcome {
+pub(super) async fn delete(context: &Context, user: &str, archive: Option<String>, yes: bool, wait: bool) -> Outcome {
+    if let Some(archive) = &archive {
+        super::archive::check_name(archive)?;
+    }
     if !yes {
         if !io::stdin().is_terminal() {
             return Err(Failure::usage("deleting needs a yes", "pass --yes"));
@@ -130,6 +133,9 @@ pub(super) async fn delete(context: &Context, user: &str, yes: bool, wait: bool)
         if answer.trim() != user {
             return Err(Failure::own(1, "not_confirmed", "nothing was deleted", None));
         }
+    }
+    if let Some(archive) = archive {
+        return super::archive::delete(context, user, &archive, wait).await;
     }
     let accepted = context.client.delete(user).await?;
     finish(context, accepted, wait, &format!("The berth of {user} is deleted.")).await

@@ -1,5 +1,6 @@
 //! One file per kind of thing.
 
+mod archive;
 mod audit;
 mod berths;
 mod doctor;
@@ -7,6 +8,7 @@ mod exec;
 mod images;
 mod login;
 mod look;
+mod offboard;
 mod operations;
 mod profiles;
 mod suspension;
@@ -18,8 +20,10 @@ use std::path::PathBuf;
 use berth_api::client::Client;
 use nix::unistd::{User, getuid};
 
+pub(crate) use archive::{ArchiveCommand, RestoreArguments};
 pub(crate) use audit::AuditArguments;
 pub(crate) use look::ListArguments;
+pub(crate) use offboard::OffboardArguments;
 pub(crate) use operations::OperationsCommand;
 pub(crate) use top::TopArguments;
 
@@ -54,7 +58,10 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome {
         Command::Restart { user, no_wait } => berths::power(&context, berths::Power::Restart, &user_or_self(user)?, !no_wait).await,
         Command::Suspend { whom, reason, no_wait } => suspension::suspend(&context, whom, &reason, !no_wait).await,
         Command::Resume { whom, no_wait } => suspension::resume(&context, whom, !no_wait).await,
-        Command::Delete { user, yes, no_wait } => berths::delete(&context, &user, yes, !no_wait).await,
+        Command::Delete { user, archive, yes, no_wait } => berths::delete(&context, &user, archive, yes, !no_wait).await,
+        Command::Offboard(arguments) => offboard::offboard(&context, arguments).await,
+        Command::Restore(arguments) => archive::restore(&context, arguments).await,
+        Command::Archive(command) => archive::run(&context, command).await,
         Command::Exec { user, interactive, tty, uid, env, workdir, argv } => {
             let (uid, gid) = uid.unwrap_or_default();
             exec::exec(&context, &user, exec::Call { argv, env, cwd: workdir, uid, gid, interactive, tty }).await

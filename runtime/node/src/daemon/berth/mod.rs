@@ -14,6 +14,7 @@
 //! `frozen` is a running one that its shim has put to sleep, and wakes; `suspended` is a stopped or frozen one that only an administrator
 //! wakes. A suspension does not wait: a start under way is given up for it, an orderly stop is cut short ([`Bar`]).
 
+mod archive;
 mod disk;
 mod limits;
 mod owner;
@@ -30,7 +31,7 @@ mod usage;
 use std::sync::Arc;
 
 use axum::http::StatusCode;
-use berth_protocol::{BerthId, BerthStatus, BerthUsage, Condition, Ensure, HostUser, State, Usage, Waits};
+use berth_protocol::{ArchiveRequest, BerthId, BerthStatus, BerthUsage, Condition, Ensure, HostUser, State, Usage, Waits};
 use berth_runtime::{cgroup::Group, idmap, net::source_ports::Block};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -39,7 +40,7 @@ pub(crate) use owner::{Origin, READY_DEADLINE, spawn};
 pub(crate) use sleep::{Bar, Command};
 pub(crate) use spawn::entry;
 
-use super::{disks::Disks, host::Host, record::Record, refusal::Refusal};
+use super::{archives::Job, disks::Disks, host::Host, record::Record, refusal::Refusal};
 
 /// Requests that may wait for one berth.
 const WAITING: usize = 16;
@@ -79,6 +80,21 @@ pub(crate) enum Request {
         reply: Reply,
     },
     Stop {
+        reply: Reply,
+    },
+    Archive {
+        request: Box<ArchiveRequest>,
+        job: Job,
+        reply: Reply,
+    },
+    /// Of what is not there yet.
+    Restore {
+        ensure: Box<Ensure>,
+        account: HostUser,
+        archive: String,
+        /// Bytes of the disk that it was made from.
+        of: u64,
+        job: Job,
         reply: Reply,
     },
     /// Answered by [`Unmet::Gone`] when nothing is left.

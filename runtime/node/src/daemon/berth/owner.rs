@@ -357,7 +357,7 @@ async fn shim_message(life: &Life) -> std::io::Result<Option<FromShim>> {
 }
 
 /// Returns when a connection waits at the socket of a stopped berth.
-async fn connection(life: &Life) {
+pub(super) async fn connection(life: &Life) {
     let Life::Stopped { watch: Some(watch), .. } = life else { return std::future::pending().await };
     loop {
         let Ok(mut ready) = watch.readable().await else { return std::future::pending().await };

@@ -41,6 +41,10 @@ impl Owner {
             }
             Request::Use { reply } => (self.use_now().await, reply),
             Request::Stop { reply } => (self.asked_to_stop().await, reply),
+            Request::Archive { request, job, reply } => (self.archive(*request, job).await, reply),
+            Request::Restore { ensure, account, archive, of, job, reply } => {
+                (self.restore(&ensure, &account, archive, of, job).await, reply)
+            }
             Request::Delete { reply } => (self.delete().await, reply),
         };
         self.publish();
@@ -233,8 +237,14 @@ impl Owner {
         self.stop(STOP_DEADLINE).await
     }
 
+    /// Kills what is suspended.
+    pub(super) async fn end_running(&mut self) -> Result<(), Refusal> {
+        let Life::Running(running) = mem::replace(&mut self.life, Life::Busy(State::Stopping)) else { return Ok(()) };
+        self.finish(running, None).await
+    }
+
     /// Stops a running berth in order; a stopped one stays as it is. The next connection wakes it.
-    async fn stop(&mut self, deadline: Duration) -> Result<(), Unmet> {
+    pub(super) async fn stop(&mut self, deadline: Duration) -> Result<(), Unmet> {
         match self.life {
             Life::New | Life::Gone => {
                 self.life = Life::Gone;

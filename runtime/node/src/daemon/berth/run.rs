@@ -552,7 +552,7 @@ async fn given_up(bars: &mut watch::Receiver<u32>, node: &Node) {
 }
 
 /// Returns when a suspension waits for its turn.
-async fn raised(bars: &mut watch::Receiver<u32>) {
+pub(super) async fn raised(bars: &mut watch::Receiver<u32>) {
     if bars.wait_for(|waiting| *waiting > 0).await.is_err() {
         std::future::pending().await
     }

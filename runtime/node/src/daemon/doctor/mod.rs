@@ -49,6 +49,8 @@ pub(crate) fn examine(node: &Node) -> Vec<Check> {
         profile(node),
         program("mke2fs", &["-V"], "e2fsprogs", "berths' disks cannot be made"),
         program("nft", &["--version"], "nftables", "berths have no network"),
+        program("tar", &["--version"], "tar", "no archives can be made"),
+        pam(node),
         own_programs(node),
         recipe(node),
         disks::space(node),
@@ -106,6 +108,18 @@ fn profile(node: &Node) -> Check {
             "apparmor",
             format!("profile {name} is not loaded: berths do not start"),
             "apt-get install apparmor, then restart berth-node",
+        ),
+    }
+}
+
+fn pam(node: &Node) -> Check {
+    let file = &node.host.config.accounts.pam;
+    match file.exists() {
+        true => ok("pam", format!("{} says which accounts are locked or have expired", file.display())),
+        false => warning(
+            "pam",
+            format!("there is no {}: only shadow entries tell which accounts are locked or have expired", file.display()),
+            "deploy/up puts it there; or a file with the lines @include common-account",
         ),
     }
 }

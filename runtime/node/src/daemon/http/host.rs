@@ -1,10 +1,15 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State};
-use berth_protocol::{Check, HostUser, NodeInfo, VERSION};
+use berth_protocol::{Account, Check, HostUser, NodeInfo, VERSION};
 
-use super::{blocking, extract::Name};
-use crate::daemon::{doctor, node::Node, refusal::Refusal, tuning};
+use serde::Deserialize;
+
+use super::{
+    blocking,
+    extract::{Name, Query},
+};
+use crate::daemon::{accounts, doctor, node::Node, refusal::Refusal, tuning};
 
 pub(super) async fn info(State(node): State<Arc<Node>>) -> Result<Json<NodeInfo>, Refusal> {
     let info = blocking(move || describe(&node)).await?;
@@ -30,6 +35,19 @@ fn describe(node: &Node) -> std::io::Result<NodeInfo> {
 
 pub(super) async fn user(State(node): State<Arc<Node>>, Name(name): Name) -> Result<Json<HostUser>, Refusal> {
     node.accounts.find(&name).await.map(Json)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Known {
+    /// Names, with commas between.
+    #[serde(default)]
+    known: String,
+}
+
+pub(super) async fn accounts(State(node): State<Arc<Node>>, Query(Known { known }): Query<Known>) -> Result<Json<Vec<Account>>, Refusal> {
+    let known: Vec<&str> = known.split(',').filter(|name| !name.is_empty()).collect();
+    accounts::ask(&node, &known).await.map(Json)
 }
 
 pub(super) async fn doctor(State(node): State<Arc<Node>>) -> Result<Json<Vec<Check>>, Refusal> {

@@ -1,5 +1,6 @@
 //! HTTP on `node.sock`. The peer's uid is checked before a byte is read: root and the server's account only.
 
+mod archives;
 mod berths;
 mod calls;
 mod extract;
@@ -40,12 +41,17 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
         .route("/v1/node", get(host::info))
         .route("/v1/doctor", get(host::doctor))
         .route("/v1/users/{name}", get(host::user))
+        .route("/v1/accounts", get(host::accounts))
         .route("/v1/berths", get(berths::list))
         .route("/v1/berths/{user}", get(berths::show).put(berths::ensure).delete(berths::delete))
         .route("/v1/berths/{user}/preview", post(berths::preview))
         .route("/v1/berths/{user}/stop", post(berths::stop))
         .route("/v1/berths/{user}/exec", post(berths::exec))
         .route("/v1/berths/{user}/logs", get(berths::logs))
+        .route("/v1/berths/{user}/archive", post(archives::write))
+        .route("/v1/berths/{user}/restore", post(archives::restore))
+        .route("/v1/archives", get(archives::list))
+        .route("/v1/archives/{name}", get(archives::show).delete(archives::remove))
         .route("/v1/usage", get(berths::usage))
         .route("/v1/watch", get(berths::watch))
         .route("/v1/calls/watch", get(calls::watch))
