@@ -50,6 +50,8 @@ operations! {
     ResumeBerths = "resume_berths",
     ExecBerth = "exec_berth",
     ReadLogs = "read_logs",
+    ShowInside = "show_inside",
+    PruneBerth = "prune_berth",
     PreviewChange = "preview_change",
     ListUsage = "list_usage",
     ShowUsage = "show_usage",
@@ -91,6 +93,7 @@ pub fn access(role: Role, operation: Operation) -> Access {
         | O::ShowUsage
         | O::ShowBerth
         | O::ReadLogs
+        | O::ShowInside
         | O::ListOperations
         | O::ShowOperation
         | O::WaitOperation
@@ -100,7 +103,7 @@ pub fn access(role: Role, operation: Operation) -> Access {
             Role::Admin | Role::Operator | Role::Auditor => Access::All,
             Role::User => Access::Own,
         },
-        O::StartBerth | O::StopBerth | O::RestartBerth | O::CancelOperation => match role {
+        O::StartBerth | O::StopBerth | O::RestartBerth | O::CancelOperation | O::PruneBerth => match role {
             Role::Admin | Role::Operator => Access::All,
             Role::Auditor | Role::User => Access::Own,
         },
@@ -177,6 +180,7 @@ mod tests {
             O::ShowUsage,
             O::ShowBerth,
             O::ReadLogs,
+            O::ShowInside,
             O::ListOperations,
             O::ShowOperation,
             O::WaitOperation,

@@ -175,6 +175,7 @@ fn examples_are_what_they_are_examples_of() {
     taken!(examples: BerthList, Berth, NewBerth, BerthChange, SuspendBerth, ExecBerth, ChangePreview, Operation, OperationList, Accepted);
     taken!(examples: AllAccepted, UsageList, UsageChart, Profile, ProfileList, NewProfile, ProfileChange, Image, ImageList, BuildImage);
     taken!(examples: AuditList, Node, Doctor, User, Health, Event, AccountList, ArchiveList, RestoreBerth);
+    taken!(examples: Inside, PruneBerth, Pruned);
     assert!(examples.is_empty(), "not tried: {:?}", examples.keys());
 }
 

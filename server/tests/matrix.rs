@@ -34,6 +34,7 @@ fn body(id: &str) -> Option<Value> {
         "create_profile" => Some(json!({ "name": "mine" })),
         "suspend_berth" | "suspend_berths" => Some(json!({ "reason": "mining" })),
         "restore_berth" => Some(json!({})),
+        "prune_berth" => Some(json!({ "what": ["images"] })),
         "exec_berth" => Some(json!({ "argv": ["true"] })),
         "change_berth" | "preview_change" | "change_profile" | "build_image" => Some(json!({})),
         _ => None,

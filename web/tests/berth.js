@@ -120,6 +120,14 @@ const steps = [
     execute([...words('BERTH_DOCKER'), 'run', '-d', '--name', 'web', '-p', '18099:80', 'busybox', 'sleep', '600']);
     await page.getByRole('cell', { name: /^web/ }).waitFor({ timeout: 30_000 });
   }],
+  ['what takes the disk is seen, and room is made', async () => {
+    await page.getByRole('cell', { name: 'busybox:latest' }).first().waitFor({ timeout: 30_000 });
+    await page.getByRole('button', { name: 'Make room' }).click();
+    const dialog = page.getByRole('dialog', { name: 'Make room' });
+    await dialog.getByLabel(/Images on which no container stands/).check();
+    await dialog.getByRole('button', { name: 'Make room', exact: true }).click();
+    await toast('free again').waitFor({ timeout: 60_000 });
+  }],
   ['he asks for more', async () => {
     await page.getByRole('button', { name: 'Ask for more' }).click();
     const dialog = page.getByRole('dialog', { name: 'Ask for more' });

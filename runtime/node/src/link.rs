@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 
-use berth_protocol::{Idle, Ports, PublishedPort, Sleep};
+use berth_protocol::{Idle, Inside, Ports, Prune, PublishedPort, Sleep};
 use berth_runtime::container::Bundle;
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +51,11 @@ pub enum ToShim {
     Guarded { ports: Vec<Guarded> },
     /// Everything before this position of the spool of calls was stored elsewhere. Answered by [`FromShim::Ok`].
     CallsTaken { position: u64 },
+    /// What the inner Docker holds. Answered by [`FromShim::Inside`] once it has answered, or refused while the berth rests: to be asked on a
+    /// connection of its own. Shims of before there was this refuse it as no message.
+    Inside,
+    /// Take away what is in no use. Likewise; answered by [`FromShim::Pruned`].
+    Prune { what: Prune },
 }
 
 /// A port of 127.0.0.1 that is guarded.
@@ -92,6 +97,10 @@ pub struct Owner {
 pub enum FromShim {
     Event(Event),
     Status(Status),
+    Inside(Box<Inside>),
+    Pruned {
+        bytes: u64,
+    },
     Fd,
     Ok,
     /// The request was understood and refused, or failed.

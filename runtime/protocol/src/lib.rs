@@ -40,6 +40,7 @@ mod accounts;
 mod archives;
 mod calls;
 pub mod frame;
+mod inside;
 mod limits;
 mod policy;
 mod types;
@@ -47,6 +48,7 @@ mod types;
 pub use accounts::{Account, AccountState};
 pub use archives::{Archive, ArchiveProgress, ArchiveRequest, RestoreRequest, valid_archive_name};
 pub use calls::{Call, CallPage, CallRecord, CallsAt, CallsTaken, Outcome};
+pub use inside::{Inside, InsideContainer, InsideDisk, InsideImage, InsideVolume, Prune, PruneRequest, Pruned, Taken};
 pub use limits::{InvalidLimits, IoLimits, Limits, NetworkLimits};
 pub use policy::{
     Cidr, Egress, HomeAccess, HostPort, Idle, InvalidEgress, OpenTo, Policy, Ports, PublishedPort, Restart, SharedPath, Sleep,

@@ -13,6 +13,7 @@ pub mod client;
 mod events;
 mod host;
 mod images;
+mod inside;
 mod limits;
 mod operations;
 mod policy;
@@ -31,6 +32,7 @@ pub use berths::{
 pub use events::{Event, EventKind};
 pub use host::{Check, CheckLevel, Doctor, Health, Node, User};
 pub use images::{BuildImage, Image, ImageList};
+pub use inside::{Inside, InsideContainer, InsideDisk, InsideImage, InsideVolume, PruneBerth, PruneKind, Pruned, Taken};
 pub use limits::Limits;
 pub use operations::{Accepted, AllAccepted, Operation, OperationKind, OperationList, OperationProgress, OperationState, Warning};
 pub use policy::{Egress, HomeAccess, OpenTo, Policy, PolicyChange, PortRange, Restart, SharedPath};

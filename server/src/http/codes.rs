@@ -40,6 +40,8 @@ pub const ASK_NODE: &[&str] = &[
     "preview_change",
     "exec_berth",
     "read_logs",
+    "show_inside",
+    "prune_berth",
     "list_usage",
     "change_profile",
     "list_images",
@@ -65,6 +67,8 @@ const BERTH: &[&str] = &[
     "resume_berth",
     "exec_berth",
     "read_logs",
+    "show_inside",
+    "prune_berth",
     "list_usage",
     "show_usage",
 ];
@@ -93,6 +97,8 @@ const USER: &[&str] = &[
     "resume_berth",
     "exec_berth",
     "read_logs",
+    "show_inside",
+    "prune_berth",
     "list_usage",
     "show_usage",
     "show_user",
@@ -153,7 +159,9 @@ codes! {
     "berth_deleting" 409 Ops(BERTH) => "the berth is being deleted";
     "berth_suspended" 409 Ops(&["start_berth", "stop_berth", "restart_berth", "exec_berth"]) => "an administrator has barred the berth";
     "berth_not_suspended" 409 Ops(&["resume_berth"]) => "the berth is not barred";
-    "berth_not_running" 409 Ops(&["exec_berth", "read_logs"]) => "the berth does not run";
+    "berth_not_running" 409 Ops(&["exec_berth", "read_logs", "prune_berth"]) => "the berth does not run";
+    "not_seen" 409 Ops(&["show_inside"]) => "the berth rests, and what is in it was not seen before";
+    "prune_failed" 409 Ops(&["prune_berth"]) => "the berth's Docker refused, or did not get done";
     "root_not_allowed" 422 Ops(&["create_berth", "restore_berth"]) => "root gets no berth";
     "system_account" 422 Ops(&["create_berth", "restore_berth"]) => "the account is one of the system's, and allow_system is not set";
     "invalid_reason" 400 Ops(&["suspend_berth", "suspend_berths"]) => "the reason is empty, too long, or not one line";

@@ -17,6 +17,7 @@ mod extract;
 mod host;
 mod identity;
 mod images;
+mod inside;
 mod keyed;
 mod limits;
 mod listener;
@@ -93,6 +94,8 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(suspension::resume_berths))
         .routes(routes!(streams::exec_berth))
         .routes(routes!(streams::read_logs))
+        .routes(routes!(inside::show_inside))
+        .routes(routes!(inside::prune_berth))
         .routes(routes!(profiles::list_profiles, profiles::create_profile))
         .routes(routes!(profiles::show_profile, profiles::change_profile, profiles::delete_profile))
         .routes(routes!(images::list_images, images::build_image))

@@ -6,6 +6,7 @@ mod accounts;
 mod archives;
 mod calls;
 mod convert;
+mod inside;
 mod lines;
 mod transport;
 mod uploads;

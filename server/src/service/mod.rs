@@ -14,6 +14,7 @@ mod figures;
 mod history;
 mod host;
 mod images;
+mod inside;
 mod keyed;
 mod own;
 mod profiles;

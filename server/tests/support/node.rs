@@ -133,6 +133,8 @@ impl FakeNode {
             .route("/v1/usage", get(usage))
             .route("/v1/berths/{user}/exec", post(exec))
             .route("/v1/berths/{user}/logs", get(logs))
+            .route("/v1/berths/{user}/inside", get(|| async { Json(berth_protocol::Inside::default()) }))
+            .route("/v1/berths/{user}/prune", post(|| async { Json(berth_protocol::Pruned::default()) }))
             .route("/v1/watch", get(watch))
             .route("/v1/calls/watch", get(watch_calls))
             .route("/v1/calls/{id}", get(calls))

@@ -192,6 +192,22 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/berths/{user}/inside": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["show_inside"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/berths/{user}/logs": {
         parameters: {
             query?: never;
@@ -218,6 +234,22 @@ export interface paths {
         get?: never;
         put?: never;
         post: operations["preview_change"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/berths/{user}/prune": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post: operations["prune_berth"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1157,6 +1189,50 @@ export interface components {
             digest: string;
             name: string;
         };
+        Inside: {
+            /** Format: int64 */
+            at: number;
+            /** Format: int64 */
+            container_count: number;
+            containers: components["schemas"]["InsideContainer"][];
+            disk: components["schemas"]["InsideDisk"];
+            /** Format: int64 */
+            image_count: number;
+            images: components["schemas"]["InsideImage"][];
+            /** Format: int64 */
+            volume_count: number;
+            volumes: components["schemas"]["InsideVolume"][];
+        };
+        InsideContainer: {
+            image: string;
+            name: string;
+            /** Format: int64 */
+            size_bytes: number;
+            state: string;
+            status: string;
+        };
+        InsideDisk: {
+            build_cache: components["schemas"]["Taken"];
+            containers: components["schemas"]["Taken"];
+            images: components["schemas"]["Taken"];
+            volumes: components["schemas"]["Taken"];
+        };
+        InsideImage: {
+            /** Format: int64 */
+            containers: number;
+            /** Format: int64 */
+            created_at: number;
+            name: string;
+            /** Format: int64 */
+            size_bytes: number;
+        };
+        InsideVolume: {
+            /** Format: int64 */
+            containers: number;
+            name: string;
+            /** Format: int64 */
+            size_bytes: number;
+        };
         IoUsage: {
             /** Format: int64 */
             read_bytes: number;
@@ -1465,6 +1541,15 @@ export interface components {
             items: components["schemas"]["Profile"][];
             next?: string | null;
         };
+        PruneBerth: {
+            what: components["schemas"]["PruneKind"][];
+        };
+        Pruned: {
+            /** Format: int64 */
+            bytes: number;
+        };
+        /** @enum {string} */
+        PruneKind: "containers" | "images" | "build_cache";
         PublishedPort: {
             container: string;
             /** Format: int32 */
@@ -1579,6 +1664,12 @@ export interface components {
             reason: string;
             /** Format: int64 */
             since: number;
+        };
+        Taken: {
+            /** Format: int64 */
+            bytes: number;
+            /** Format: int64 */
+            unused_bytes: number;
         };
         Token: {
             account: string;
@@ -2995,6 +3086,35 @@ export interface operations {
             };
         };
     };
+    show_inside: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                user: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Inside"];
+                };
+            };
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     read_logs: {
         parameters: {
             query?: {
@@ -3235,6 +3355,39 @@ export interface operations {
             default: {
                 headers: {
                     "x-request-id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    prune_berth: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                user: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PruneBerth"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Pruned"];
+                };
+            };
+            default: {
+                headers: {
                     [name: string]: unknown;
                 };
                 content: {

@@ -14,6 +14,7 @@ export type Doctor = Schemas['Doctor'];
 export type Egress = Schemas['Egress'];
 export type EntryReport = Schemas['EntryReport'];
 export type Image = Schemas['Image'];
+export type Inside = Schemas['Inside'];
 export type Limits = Schemas['Limits'];
 export type NewBerth = Schemas['NewBerth'];
 export type Node = Schemas['Node'];

@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     copy::Stream,
+    docker::inside,
     packet,
     proxy::Proxy,
     scratch,
@@ -155,6 +156,14 @@ impl Control {
                 self.state.ports.set_guarded(&ports);
                 send(node, &FromShim::Ok, &[]).await
             }
+            ToShim::Inside => match inside::look(self.proxy.inner(), &self.state, &self.sleeper).await {
+                Ok(inside) => send(node, &FromShim::Inside(Box::new(inside)), &[]).await,
+                Err(detail) => refuse(node, detail).await,
+            },
+            ToShim::Prune { what } => match inside::prune(self.proxy.inner(), &self.state, &self.sleeper, what).await {
+                Ok(bytes) => send(node, &FromShim::Pruned { bytes }, &[]).await,
+                Err(detail) => refuse(node, detail).await,
+            },
             ToShim::CallsTaken { position } => {
                 self.proxy.calls.taken(position);
                 send(node, &FromShim::Ok, &[]).await

@@ -87,6 +87,11 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
+    /// The way into the berth.
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
+    }
+
     /// `limit`: connections that the user may have open at once.
     pub(crate) fn new(owner: Owner, berth: Parts, limit: usize, hold: Hold) -> Self {
         let Parts { inner, state, sleeper, calls, covers } = berth;

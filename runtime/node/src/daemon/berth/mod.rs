@@ -16,6 +16,7 @@
 
 mod archive;
 mod disk;
+mod inside;
 mod limits;
 mod owner;
 mod ports;
@@ -31,7 +32,7 @@ mod usage;
 use std::sync::Arc;
 
 use axum::http::StatusCode;
-use berth_protocol::{ArchiveRequest, BerthId, BerthStatus, BerthUsage, Condition, Ensure, HostUser, State, Usage, Waits};
+use berth_protocol::{ArchiveRequest, BerthId, BerthStatus, BerthUsage, Condition, Ensure, HostUser, Inside, State, Usage, Waits};
 use berth_runtime::{cgroup::Group, idmap, net::source_ports::Block};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -121,6 +122,8 @@ pub(crate) struct Berth {
     bars: Arc<watch::Sender<u32>>,
     /// Commands of the node that run inside.
     commands: Arc<watch::Sender<u32>>,
+    /// What its Docker holds, as last seen.
+    inside: tokio::sync::Mutex<Option<Inside>>,
     pub(crate) status: watch::Receiver<BerthStatus>,
     /// Cancelled once the owner knows what there is of the berth.
     pub(crate) settled: CancellationToken,

@@ -152,6 +152,7 @@ pub(crate) fn spawn(node: &Arc<Node>, record: Record, origin: Origin) -> Arc<Ber
         requests: sender,
         bars: Arc::new(bars),
         commands: Arc::new(commands),
+        inside: tokio::sync::Mutex::default(),
         status: watcher,
         settled: CancellationToken::new(),
     });

@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use berth_protocol::{BerthId, BerthStatus, BerthUsage, Ensure, ExecRequest, Waits, frame};
+use berth_protocol::{BerthId, BerthStatus, BerthUsage, Ensure, ExecRequest, Inside, PruneRequest, Pruned, Waits, frame};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
@@ -80,6 +80,21 @@ pub(super) async fn delete(
 
 fn existing(node: &Node, user: &str) -> Result<Arc<Berth>, Refusal> {
     node.find(user).ok_or_else(|| node.not_there(user))
+}
+
+/// What its Docker holds, as last seen.
+pub(super) async fn inside(State(node): State<Arc<Node>>, extract::Name(user): extract::Name) -> Result<Json<Inside>, Refusal> {
+    let berth = existing(&node, &user)?;
+    berth.inside(&node.host.layout.control_socket(berth.id)).await.map(Json)
+}
+
+pub(super) async fn prune(
+    State(node): State<Arc<Node>>,
+    extract::Name(user): extract::Name,
+    extract::Json(PruneRequest { what }): extract::Json<PruneRequest>,
+) -> Result<Json<Pruned>, Refusal> {
+    let berth = existing(&node, &user)?;
+    berth.prune(&node.host.layout.control_socket(berth.id), &what).await.map(Json)
 }
 
 /// The command is started before the connection is upgraded, so that what stops it is an ordinary refusal.

@@ -52,6 +52,8 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
         .route("/v1/berths/{user}/restore", post(archives::restore))
         .route("/v1/archives", get(archives::list))
         .route("/v1/archives/{name}", get(archives::show).delete(archives::remove))
+        .route("/v1/berths/{user}/inside", get(berths::inside))
+        .route("/v1/berths/{user}/prune", post(berths::prune))
         .route("/v1/usage", get(berths::usage))
         .route("/v1/watch", get(berths::watch))
         .route("/v1/calls/watch", get(calls::watch))

@@ -56,7 +56,16 @@ pub(super) struct Answer {
 
 /// Asks for `path` and reads the head of the answer.
 pub(super) async fn get(stream: Stream, path: &str) -> Result<Answer, Bad> {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: docker\r\nUser-Agent: berth\r\nConnection: close\r\n\r\n");
+    ask(stream, "GET", path, "").await
+}
+
+/// The same with a POST that has no body.
+pub(super) async fn post(stream: Stream, path: &str) -> Result<Answer, Bad> {
+    ask(stream, "POST", path, "Content-Length: 0\r\n").await
+}
+
+async fn ask(stream: Stream, method: &str, path: &str, fields: &str) -> Result<Answer, Bad> {
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: docker\r\nUser-Agent: berth\r\nConnection: close\r\n{fields}\r\n");
     write(&stream, request.as_bytes()).await?;
     let mut buffer = Vec::new();
     loop {

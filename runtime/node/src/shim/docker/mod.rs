@@ -5,6 +5,7 @@
 //! use of the berth, and none is made while it rests.
 
 mod http;
+pub(crate) mod inside;
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
