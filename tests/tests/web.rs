@@ -35,12 +35,13 @@ fn a_day_of_an_administrator_and_of_a_user_with_real_berths() {
     assert_eq!(host.api("POST", "/api/v1/admins", Some(&body)).status, 201);
     let user = host.user("sailor");
     let [uid, gid] = [user.uid, user.gid].map(|id| id.to_string());
-    let (berth, home, name) = (programs::find("berth"), user.home.to_string_lossy(), format!("USER={}", user.name));
+    let (berth, home) = (programs::find("berth").to_string_lossy().into_owned(), user.home.to_string_lossy());
+    let name = format!("USER={}", user.name);
     let (home, socket) = (format!("HOME={home}"), format!("BERTH_SOCKET={}", host.api_socket().display()));
     let docker = format!("DOCKER_HOST=unix://{}", host.run_dir.join(format!("users/{uid}/docker.sock")).display());
     let as_user =
         ["setpriv", "--reuid", &uid, "--regid", &gid, "--clear-groups", "--inh-caps=-all", "--", "env", &home, &name, &socket, &docker];
-    let link = [&as_user[..], &[&berth.to_string_lossy(), "webui"]].concat();
+    let link = [&as_user[..], &[berth.as_str(), "webui"]].concat();
     let docker = [&as_user[..], &["docker"]].concat();
     script("berth.js")
         .env("BERTH_URL", format!("http://127.0.0.1:{port}"))
