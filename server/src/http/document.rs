@@ -8,7 +8,7 @@ use super::{
     codes::{self, Takes},
     keyed, middleware,
 };
-use crate::authz::PUBLIC;
+use crate::service::PUBLIC;
 
 /// One example for each schema that a body has; `"$Name"` stands for that of another.
 const EXAMPLES: &str = include_str!("examples.json");

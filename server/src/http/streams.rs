@@ -7,6 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use berth_api::{ExecBerth, frame};
+use futures_util::StreamExt;
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -91,5 +92,13 @@ pub(super) async fn read_logs(
     Query(query): Query<LogsQuery>,
 ) -> Result<Response, Error> {
     let stream = api.service.logs(&caller, &user, query.tail, query.follow).await?;
+    // What would go on for ever ends when the server does; its end is no error to the client, who asks the successor.
+    let until = async move {
+        match query.follow {
+            true => api.soft.cancelled().await,
+            false => std::future::pending().await,
+        }
+    };
+    let stream = stream.take_until(Box::pin(until));
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(stream)).into_response())
 }

@@ -40,6 +40,7 @@ pub use usage::BerthUse;
 
 use tokio::sync::watch;
 
+pub use crate::authz::PUBLIC;
 use crate::{
     authz::{self, Access, Operation},
     config::Policy,
