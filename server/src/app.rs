@@ -9,15 +9,16 @@ use std::{
 };
 
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Config,
     domain::Clock,
-    http::{self, Api},
+    http::{self, Api, Certificate, Front},
     lifecycle::Lifecycle,
     node_client::{NodeClient, Uploads},
     reconcile::Reconciler,
-    service::Service,
+    service::{self, Authentication, Keys, Listening, Service},
     store::{self, Store},
 };
 
@@ -35,6 +36,10 @@ pub enum Error {
     Listen { path: PathBuf, source: io::Error },
     #[error("cannot listen at {address} for metrics")]
     ListenMetrics { address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Keys(#[from] service::Error),
+    #[error("the listener cannot have its certificate")]
+    Certificate(#[from] http::TlsError),
 }
 
 /// A running server.
@@ -63,10 +68,14 @@ impl App {
             config.accounts.clone(),
             clock,
         ));
-        let service = Service::new(Arc::clone(&store), node, uploads, config.policy.clone(), clock, reconciler.report());
+        let listening = Arc::new(Listening::default());
+        let keys = Keys::open(Some(path.join("access-keys.json")), clock)?;
+        let authentication = Authentication::new(keys, Arc::clone(&listening));
+        let service = Service::new(Arc::clone(&store), node, uploads, config.policy.clone(), clock, reconciler.report(), authentication);
         let service = Arc::new(service.living_at(&config.state_dir, &config.api_socket));
         life.tasks.spawn(Arc::clone(&service).feed_events(life.soft.clone()));
-        let api = Api::new(service, life.tasks.clone(), life.soft.clone(), life.hard.clone());
+        let api = Api::new(service, life.tasks.clone(), life.soft.clone(), life.hard.clone()).listening(&config.listen);
+        let certificate = Certificate::open(&config.listen, &path.join("tls"), &clock)?;
         let listener = http::listen(&config.api_socket).map_err(|source| Error::Listen { path: config.api_socket.clone(), source })?;
         if let Some(address) = config.metrics.listen {
             let listener = TcpListener::bind(address).await.map_err(|source| Error::ListenMetrics { address, source })?;
@@ -78,6 +87,12 @@ impl App {
         }
         let router = http::router(api);
         life.tasks.spawn(reconciler.run(life.tasks.clone(), life.soft.clone(), life.hard.clone()));
+        if let Some(address) = config.listen.socket_address() {
+            let front =
+                Front { address, listen: config.listen.clone(), certificate: certificate.clone(), listening: Arc::clone(&listening) };
+            life.tasks.spawn(http::serve_tcp(front, router.clone(), life.tasks.clone(), life.soft.clone(), life.hard.clone()));
+        }
+        life.tasks.spawn(renew(certificate, listening, life.soft.clone()));
         life.tasks.spawn(http::serve(listener, router, life.tasks.clone(), life.soft.clone(), life.hard.clone()));
         tracing::info!(socket = %config.api_socket.display(), "ready");
         Ok(Self { store, _lock: lock })
@@ -86,6 +101,18 @@ impl App {
     /// Closes the database; all tasks must have ended.
     pub async fn close(self) {
         self.store.close().await;
+    }
+}
+
+/// Takes up another certificate, and says so to the doctor.
+async fn renew(certificate: Option<Arc<Certificate>>, listening: Arc<Listening>, soft: CancellationToken) {
+    let renewed = |fingerprint| {
+        if let Some(url) = listening.url() {
+            listening.at(url, Some(fingerprint));
+        }
+    };
+    if let Err(error) = http::watch(certificate, renewed, soft).await {
+        tracing::error!(%error, "cannot wait for SIGHUP");
     }
 }
 

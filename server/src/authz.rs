@@ -3,15 +3,15 @@
 //! [`Access::Own`] is decided against the user that the thing belongs to. What a caller may not see does not exist for him: the service
 //! answers 404 where a thing is named, 403 where only the kind of thing is.
 
-use crate::domain::{Caller, Role};
+use crate::domain::{Caller, Role, Scope, Via};
 
 /// How far a role reaches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Access {
-    All,
+    None,
     /// Only what belongs to the caller.
     Own,
-    None,
+    All,
 }
 
 macro_rules! operations {
@@ -79,10 +79,26 @@ operations! {
     RunDoctor = "run_doctor",
     ReadMetrics = "read_metrics",
     ShowUser = "show_user",
+    OpenTerminal = "open_terminal",
+    ShowMe = "show_me",
+    ListSessions = "list_sessions",
+    RevokeSession = "revoke_session",
+    RevokeSessions = "revoke_sessions",
+    CreateLink = "create_link",
+    ListAdmins = "list_admins",
+    ShowAdmin = "show_admin",
+    CreateAdmin = "create_admin",
+    ChangeAdmin = "change_admin",
+    DeleteAdmin = "delete_admin",
+    SetPassword = "set_password",
+    ListTokens = "list_tokens",
+    CreateToken = "create_token",
+    RevokeToken = "revoke_token",
+    RotateKeys = "rotate_keys",
 }
 
-/// Operations that need no identity.
-pub const PUBLIC: &[&str] = &["healthz", "readyz", "openapi"];
+/// Operations that need no identity: they tell nothing, or are how one is proved.
+pub const PUBLIC: &[&str] = &["healthz", "readyz", "openapi", "create_session", "exchange_token"];
 
 /// The table.
 pub fn access(role: Role, operation: Operation) -> Access {
@@ -108,7 +124,7 @@ pub fn access(role: Role, operation: Operation) -> Access {
             Role::Auditor | Role::User => Access::Own,
         },
         // A command runs with the user's files in reach: nobody but he and root.
-        O::ExecBerth => match role {
+        O::ExecBerth | O::OpenTerminal => match role {
             Role::Admin => Access::All,
             Role::Operator | Role::Auditor | Role::User => Access::Own,
         },
@@ -136,6 +152,31 @@ pub fn access(role: Role, operation: Operation) -> Access {
             Role::Admin | Role::Operator | Role::Auditor => Access::All,
             Role::User => Access::None,
         },
+        // Own: of one's own account, which every caller has.
+        O::ShowMe
+        | O::ListSessions
+        | O::RevokeSession
+        | O::RevokeSessions
+        | O::CreateLink
+        | O::ListTokens
+        | O::CreateToken
+        | O::RevokeToken => match role {
+            Role::Admin => Access::All,
+            Role::Operator | Role::Auditor | Role::User => Access::Own,
+        },
+        O::ListAdmins | O::ShowAdmin => match role {
+            Role::Admin | Role::Auditor => Access::All,
+            Role::Operator | Role::User => Access::None,
+        },
+        O::SetPassword => match role {
+            Role::Admin => Access::All,
+            Role::Operator | Role::Auditor => Access::Own,
+            Role::User => Access::None,
+        },
+        O::CreateAdmin | O::ChangeAdmin | O::DeleteAdmin | O::RotateKeys => match role {
+            Role::Admin => Access::All,
+            Role::Operator | Role::Auditor | Role::User => Access::None,
+        },
         O::CreateProfile
         | O::ChangeProfile
         | O::DeleteProfile
@@ -150,9 +191,97 @@ pub fn access(role: Role, operation: Operation) -> Access {
     }
 }
 
+/// The least scope of a token that reaches an operation; nothing where none does: whoever finds a token must not make himself lasting
+/// credentials with it.
+pub fn scope(operation: Operation) -> Option<Scope> {
+    use Operation as O;
+    match operation {
+        O::ListBerths
+        | O::ShowBerth
+        | O::ShowInside
+        | O::PreviewChange
+        | O::ReadLogs
+        | O::ListUsage
+        | O::ShowUsage
+        | O::ListProfiles
+        | O::ShowProfile
+        | O::ListImages
+        | O::ListOperations
+        | O::ShowOperation
+        | O::WaitOperation
+        | O::ListAudit
+        | O::FollowEvents
+        | O::ShowNode
+        | O::RunDoctor
+        | O::ReadMetrics
+        | O::ShowUser
+        | O::ShowMe
+        | O::ListSessions
+        | O::ListAccounts
+        | O::ListArchives
+        | O::ListAdmins
+        | O::ShowAdmin
+        | O::ListTokens => Some(Scope::Read),
+        O::CreateBerth
+        | O::ChangeBerth
+        | O::DeleteBerth
+        | O::StartBerth
+        | O::StopBerth
+        | O::RestartBerth
+        | O::CancelOperation
+        | O::PruneBerth
+        | O::RestoreBerth
+        | O::SuspendBerth
+        | O::ResumeBerth
+        | O::SuspendBerths
+        | O::ResumeBerths
+        | O::ExecBerth
+        | O::OpenTerminal => Some(Scope::Operate),
+        O::CreateProfile
+        | O::ChangeProfile
+        | O::DeleteProfile
+        | O::BuildImage
+        | O::ImportImage
+        | O::RemoveImage
+        | O::RemoveArchive
+        | O::SetDefaultImage
+        | O::RevokeSession
+        | O::RevokeSessions
+        | O::DeleteAdmin
+        | O::RevokeToken
+        | O::RotateKeys => Some(Scope::Admin),
+        O::CreateLink | O::CreateAdmin | O::ChangeAdmin | O::SetPassword | O::CreateToken => None,
+    }
+}
+
+/// The role that is left of `role` within `scope`: who may only look is an auditor, who may act on berths an operator, at most.
+pub fn within(role: Role, scope: Scope) -> Role {
+    match (role, scope) {
+        (Role::User, _) => Role::User,
+        (_, Scope::Read) | (Role::Auditor, _) => Role::Auditor,
+        (_, Scope::Operate) | (Role::Operator, _) => Role::Operator,
+        (Role::Admin, Scope::Admin) => Role::Admin,
+    }
+}
+
+/// How far `caller` reaches: as his role does, and with a token no further than its scope.
+pub fn reach(caller: &Caller, operation: Operation) -> Access {
+    match caller.via {
+        Via::Socket | Via::Session(_) => access(caller.role, operation),
+        Via::Token(_) | Via::AccessToken(_) => match scope(operation) {
+            Some(least) if caller.scope >= least => {
+                // An auditor sees what an operator does not: what a narrower scope reaches, a wider one does too, and neither more than the owner.
+                let [narrow, wide] = [least, caller.scope].map(|scope| access(within(caller.role, scope), operation));
+                access(caller.role, operation).min(narrow.max(wide))
+            }
+            _ => Access::None,
+        },
+    }
+}
+
 /// Whether `caller` may do `operation` on what belongs to `owner`.
 pub fn permits(caller: &Caller, operation: Operation, owner: &str) -> bool {
-    match access(caller.role, operation) {
+    match reach(caller, operation) {
         Access::All => true,
         Access::Own => caller.name == owner,
         Access::None => false,
@@ -162,6 +291,7 @@ pub fn permits(caller: &Caller, operation: Operation, owner: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::TokenId;
 
     #[test]
     fn only_admins_reach_everything_and_users_only_their_own() {
@@ -187,6 +317,8 @@ mod tests {
             O::ListAudit,
             O::FollowEvents,
             O::ShowUser,
+            O::ListAdmins,
+            O::ShowAdmin,
         ]
         .into_iter()
         .chain([
@@ -207,9 +339,33 @@ mod tests {
 
     #[test]
     fn a_user_has_his_own_berth_and_no_other() {
-        let caller = Caller { name: "alice".to_owned(), uid: 1000, role: Role::User, request_id: String::new() };
+        let caller = Caller::host("alice", 1000, Role::User);
         assert!(permits(&caller, Operation::ExecBerth, "alice"));
         assert!(!permits(&caller, Operation::ExecBerth, "bob"));
         assert!(!permits(&caller, Operation::DeleteBerth, "alice"));
+    }
+
+    #[test]
+    fn a_token_never_reaches_further_than_its_owner_or_its_scope() {
+        for operation in Operation::ALL {
+            for role in Role::ALL {
+                let via = Via::Token(TokenId(uuid::Uuid::nil()));
+                let reaches = Scope::ALL.map(|scope| reach(&Caller { scope, via, ..Caller::host("alice", 1000, role) }, *operation));
+                let [read, operate, whole] = reaches;
+                assert!(reaches.is_sorted(), "{operation:?} {role:?}: {reaches:?}");
+                let owners = if scope(*operation).is_some() { access(role, *operation) } else { Access::None };
+                assert_eq!(whole, owners, "{operation:?} {role:?}");
+                let at_most = |others: &[Role]| others.iter().map(|other| access(*other, *operation)).max().unwrap();
+                assert!(operate <= at_most(&[Role::Operator, Role::Auditor]), "{operation:?} {role:?}");
+                assert!(read <= at_most(&[Role::Auditor]), "{operation:?} {role:?}");
+                assert!(scope(*operation) == Some(Scope::Read) || read == Access::None, "{operation:?} {role:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_administrator_of_the_same_name_has_nothing_of_the_host_account() {
+        let caller = Caller { name: "admin:alice".to_owned(), uid: None, ..Caller::host("", 0, Role::Operator) };
+        assert!(!permits(&caller, Operation::ExecBerth, "alice"));
     }
 }

@@ -12,6 +12,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+mod listen;
+
+pub use listen::{Listen, Tls};
+
 use crate::domain::{AccountRules, UserName};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,6 +33,7 @@ pub struct Config {
     pub metrics: Metrics,
     pub log: Log,
     pub accounts: Accounts,
+    pub listen: Listen,
 }
 
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -149,6 +154,7 @@ impl Default for Config {
             metrics: Metrics::default(),
             log: Log::default(),
             accounts: Accounts::default(),
+            listen: Listen::default(),
         }
     }
 }
@@ -240,6 +246,7 @@ impl Config {
         if keep_bytes < LEAST_AUDIT {
             problems.push(format!("audit.keep_bytes must be at least {LEAST_AUDIT}, it is {keep_bytes}"));
         }
+        problems.extend(self.listen.problems());
         problems
     }
 
@@ -323,11 +330,11 @@ mod tests {
     fn all_problems_are_told_at_once() {
         let error = load(
             "api_socket = \"x\"\n[database]\nurl = \"mysql://h/d\"\n[policy]\ndisk_overcommit = -1.0\n\
-                          [audit]\nkeep_days = 0\nkeep_bytes = 5\n",
+                          [audit]\nkeep_days = 0\nkeep_bytes = 5\n[listen]\naddress = \"0.0.0.0:8470\"\n",
         )
         .unwrap_err();
         let text = error.to_string();
-        for word in ["api_socket", "database.url", "disk_overcommit", "keep_days", "keep_bytes"] {
+        for word in ["api_socket", "database.url", "disk_overcommit", "keep_days", "keep_bytes", "listen.address"] {
             assert!(text.contains(word), "{text}");
         }
         assert_eq!(load("[database]\nurl = \"sqlite:///x/y.db\"\n").unwrap().location(), Location::Sqlite("/x/y.db".into()));

@@ -53,6 +53,8 @@ enum ConfigCommand {
 const MISCONFIGURED: u8 = 78;
 
 fn main() -> ExitCode {
+    // Before anything can use TLS: with none or two of them, whoever comes first panics.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let arguments = Arguments::parse();
     if let Some(command) = arguments.command {
         return match command {

@@ -103,6 +103,7 @@ fn every_code_of_the_sources_is_documented_with_its_status() {
 
 const REFUSALS: &[(&str, u16)] = &[
     ("Invalid", 400),
+    ("NotAuthenticated", 401),
     ("NotPermitted", 403),
     ("NotFound", 404),
     ("Conflict", 409),
@@ -176,6 +177,8 @@ fn examples_are_what_they_are_examples_of() {
     taken!(examples: AllAccepted, UsageList, UsageChart, Profile, ProfileList, NewProfile, ProfileChange, Image, ImageList, BuildImage);
     taken!(examples: AuditList, Node, Doctor, User, Health, Event, AccountList, ArchiveList, RestoreBerth);
     taken!(examples: Inside, PruneBerth, Pruned);
+    taken!(examples: Me, SignIn, Session, SessionList, SessionsEnded, SignInLink, Admin, AdminList, NewAdmin, AdminChange, NewPassword);
+    taken!(examples: TokenList, NewToken, TokenCreated, AccessToken, SigningKeys);
     assert!(examples.is_empty(), "not tried: {:?}", examples.keys());
 }
 

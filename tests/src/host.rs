@@ -161,7 +161,7 @@ impl Host {
         );
         fs::write(self.slot.node_config(), node).expect("write node.toml");
         let server = format!(
-            "api_socket = {:?}\nnode_socket = {:?}\nstate_dir = {server_dir:?}\n[policy]\ndisk_overcommit = {disk_overcommit:?}\n{}",
+            "api_socket = {:?}\nnode_socket = {:?}\nstate_dir = {server_dir:?}\n[listen]\naddress = \"\"\n[policy]\ndisk_overcommit = {disk_overcommit:?}\n{}",
             self.run_dir.join("server/api.sock"),
             self.node_socket(),
             self.options.server_config,

@@ -30,6 +30,8 @@ pub(crate) struct Arguments {
         value_name = "PATH"
     )]
     pub socket: PathBuf,
+    #[command(flatten)]
+    pub remote: crate::commands::RemoteArguments,
     /// Answer with one JSON document
     #[arg(long, global = true)]
     pub json: bool,
@@ -273,6 +275,17 @@ pub(crate) enum Command {
     Context(ContextArguments),
     /// Show what was asked of Berth, and the calls of users' Dockers; your own unless you may see all
     Audit(crate::commands::AuditArguments),
+    /// Accounts with a password, for the dashboard and for other hosts
+    #[command(subcommand)]
+    Admin(crate::commands::AdminCommand),
+    /// Secrets for programs
+    #[command(subcommand)]
+    Token(crate::commands::TokenCommand),
+    /// Browsers that are signed in
+    #[command(subcommand)]
+    Session(crate::commands::SessionCommand),
+    /// Print a link that opens the dashboard as you, once and for a minute
+    Webui,
     /// Check the host and the service; name a fix for what is not well
     Doctor,
 }

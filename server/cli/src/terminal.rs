@@ -4,7 +4,7 @@ use std::{io, os::fd::BorrowedFd};
 
 use rustix::{
     stdio,
-    termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr},
+    termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr},
 };
 
 /// Puts the terminal back when dropped.
@@ -23,6 +23,29 @@ impl Raw {
 }
 
 impl Drop for Raw {
+    fn drop(&mut self) {
+        // Nothing can be done about a terminal that has gone.
+        let _ = tcsetattr(stdio::stdin(), OptionalActions::Now, &self.before);
+    }
+}
+
+/// Shows nothing of what is typed until dropped.
+pub(crate) struct Quiet {
+    before: Termios,
+}
+
+impl Quiet {
+    pub(crate) fn enter() -> io::Result<Self> {
+        let before = tcgetattr(stdio::stdin())?;
+        let mut quiet = before.clone();
+        quiet.local_modes.remove(LocalModes::ECHO);
+        // What was typed before the question is no answer to it.
+        tcsetattr(stdio::stdin(), OptionalActions::Flush, &quiet)?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Quiet {
     fn drop(&mut self) {
         // Nothing can be done about a terminal that has gone.
         let _ = tcsetattr(stdio::stdin(), OptionalActions::Now, &self.before);

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::{Config, Error, without_password};
 
-/// The source itself: a key is documented where it is defined, and nowhere else.
-const SOURCE: &str = include_str!("../config.rs");
+/// The sources themselves: a key is documented where it is defined, and nowhere else.
+const SOURCES: [&str; 2] = [include_str!("../config.rs"), include_str!("listen.rs")];
 
 /// A key of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -120,7 +120,8 @@ fn documented() -> Vec<(String, String)> {
 fn structs() -> BTreeMap<&'static str, Vec<(String, String, String)>> {
     let mut all: BTreeMap<_, Vec<_>> = BTreeMap::new();
     let (mut open, mut comment) = (None, String::new());
-    for line in SOURCE.lines().map_while(|line| (!line.starts_with("#[cfg(test)]")).then(|| line.trim())) {
+    let of = |source: &'static str| source.lines().map_while(|line| (!line.starts_with("#[cfg(test)]")).then(|| line.trim()));
+    for line in SOURCES.into_iter().flat_map(of) {
         if let Some(name) = line.strip_prefix("pub struct ").and_then(|rest| rest.strip_suffix(" {")) {
             open = Some(name);
             comment.clear();

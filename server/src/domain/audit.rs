@@ -10,6 +10,12 @@ pub enum Subject<'a> {
     Archive(&'a str),
     /// Those of the host, as a whole.
     Accounts,
+    /// An administrator, or a host account that signs in.
+    Account(&'a str),
+    /// An API token, by its id.
+    Token(&'a str),
+    /// The keys that sign access tokens.
+    Keys,
 }
 
 impl<'a> Subject<'a> {
@@ -22,13 +28,19 @@ impl<'a> Subject<'a> {
             Self::Profile(_) => "profile",
             Self::Archive(_) => "archive",
             Self::Accounts => "accounts",
+            Self::Account(_) => "account",
+            Self::Token(_) => "token",
+            Self::Keys => "keys",
         }
     }
 
     pub fn name(self) -> &'a str {
         match self {
-            Self::Berth(name) | Self::Image(name) | Self::Profile(name) | Self::Archive(name) => name,
+            Self::Berth(name) | Self::Image(name) | Self::Profile(name) | Self::Archive(name) | Self::Account(name) | Self::Token(name) => {
+                name
+            }
             Self::Accounts => "accounts",
+            Self::Keys => "access",
         }
     }
 }

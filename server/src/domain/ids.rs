@@ -26,4 +26,8 @@ id! {
     ProfileId,
     OperationId,
     AuditId,
+    /// An account with a password.
+    AdministratorId,
+    SessionId,
+    TokenId,
 }

@@ -57,6 +57,11 @@ name! {
     ImageName, 128, |c| c.is_ascii_alphanumeric() || "._-:".contains(c)
 }
 
+name! {
+    /// Name of an administrator, or of an API token: letters, digits, `.`, `_`, `-`, `@`.
+    AccountName, 64, |c| c.is_ascii_alphanumeric() || "._-@".contains(c)
+}
+
 fn check(name: &str, most: usize, allowed: fn(char) -> bool) -> Result<(), InvalidName> {
     if name.is_empty() {
         return Err(InvalidName::Empty);

@@ -17,6 +17,8 @@ pub struct Problem {
 pub enum Refusal {
     /// The request makes no sense.
     Invalid,
+    /// It is not known who asks.
+    NotAuthenticated,
     /// The caller may not.
     NotPermitted,
     /// There is none, or the caller may not know.

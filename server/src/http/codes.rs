@@ -39,6 +39,9 @@ pub const ASK_NODE: &[&str] = &[
     "change_berth",
     "preview_change",
     "exec_berth",
+    "open_terminal",
+    "create_admin",
+    "change_admin",
     "read_logs",
     "show_inside",
     "prune_berth",
@@ -66,6 +69,7 @@ const BERTH: &[&str] = &[
     "suspend_berth",
     "resume_berth",
     "exec_berth",
+    "open_terminal",
     "read_logs",
     "show_inside",
     "prune_berth",
@@ -96,17 +100,25 @@ const USER: &[&str] = &[
     "suspend_berth",
     "resume_berth",
     "exec_berth",
+    "open_terminal",
     "read_logs",
     "show_inside",
     "prune_berth",
     "list_usage",
     "show_usage",
     "show_user",
+    "create_admin",
+    "change_admin",
 ];
 const IMAGE: &[&str] = &["create_berth", "restore_berth", "set_default_image", "remove_image"];
 const IMAGE_WORK: &[&str] = &["build_image", "import_image", "remove_image"];
 const REVISED: &[&str] = &["change_berth", "delete_berth", "change_profile", "delete_profile"];
 const ARCHIVE: &[&str] = &["delete_berth", "remove_archive", "restore_berth"];
+const ADMIN: &[&str] = &["show_admin", "change_admin", "delete_admin", "set_password"];
+const MAKES_ADMIN: &[&str] = &["create_admin", "change_admin"];
+const PASSWORD: &[&str] = &["create_admin", "set_password"];
+/// They are how a caller is known.
+const SIGN_IN: &[&str] = &["create_session", "exchange_token"];
 const OPERATION: &[&str] = &["show_operation", "wait_operation", "cancel_operation"];
 
 macro_rules! codes {
@@ -122,6 +134,32 @@ codes! {
     "accounts_unavailable" 503 Everybody => "the host's directory of accounts does not answer now";
     "database_unavailable" 503 Everybody => "the database cannot be used now; try again";
     "internal" 500 Everybody => "the server failed; its log says why, under the request id";
+    "session_ended" 401 Everybody => "the session has ended or was revoked";
+    "invalid_token" 401 Everybody => "the token is unknown, has expired or was revoked";
+    "account_disabled" 401 Everybody => "the administrator is disabled or gone";
+    "account_gone" 401 Everybody => "the host account is gone, or another";
+    "cross_site" 403 Everybody => "the request comes from another site's page";
+    "unknown_host" 421 Everybody => "the service does not go by the name in Host";
+    "sign_in_failed" 401 Ops(&["create_session"]) => "name or password is wrong, or the account is disabled";
+    "link_used" 401 Ops(&["create_session"]) => "the link was used already, is too old, or is none";
+    "too_many_attempts" 429 Ops(&["create_session", "exchange_token", "create_link", "set_password", "create_admin"]) => "too many attempts; Retry-After says when the next one counts";
+    "host_account_required" 403 Ops(&["create_link"]) => "links are for host accounts, on the unix socket";
+    "no_listener" 409 Ops(&["create_link"]) => "the service listens for no browsers";
+    "session_not_found" 404 Ops(&["revoke_session"]) => "there is no such session, or it is not the caller's";
+    "token_not_found" 404 Ops(&["revoke_token"]) => "there is no such token, or it is not the caller's";
+    "invalid_token_name" 400 Ops(&["create_token"]) => "this can be no token's name";
+    "invalid_expiry" 400 Ops(&["create_token"]) => "a token lives from a minute to 366 days";
+    "too_many_tokens" 409 Ops(&["create_token"]) => "the account has too many tokens";
+    "invalid_account_name" 400 Ops(&["create_admin", "show_admin", "change_admin", "delete_admin", "set_password"]) => "this can be no administrator's name";
+    "admin_not_found" 404 Ops(ADMIN) => "there is no such administrator, or it is not the caller";
+    "admin_exists" 409 Ops(&["create_admin"]) => "there is an administrator of this name";
+    "last_admin" 409 Ops(&["change_admin", "delete_admin"]) => "it is the last administrator who can sign in";
+    "host_user_tied" 409 Ops(MAKES_ADMIN) => "the host account is tied to another administrator";
+    "root_is_admin" 400 Ops(MAKES_ADMIN) => "root is an administrator as it is";
+    "invalid_role" 400 Ops(MAKES_ADMIN) => "an administrator is no user";
+    "weak_password" 400 Ops(PASSWORD) => "the password is too short, too long, the name, or among the commonest";
+    "current_password_required" 400 Ops(&["set_password"]) => "one's own password is changed with the current one";
+    "wrong_password" 403 Ops(&["set_password"]) => "the current password is another";
     "no_such_path" 404 Path => "there is nothing at this path";
     "method_not_allowed" 405 Path => "the path does not take this method";
 
@@ -153,22 +191,22 @@ codes! {
     "directory_unavailable" 503 Node => "the host's directory of accounts does not answer the node";
 
     "invalid_user_name" 400 Ops(USER) => "this can be no user's name";
-    "user_not_found" 404 Ops(&["create_berth", "restore_berth", "show_user"]) => "the host has no such account, or it is not the caller's";
+    "user_not_found" 404 Ops(&["create_berth", "restore_berth", "show_user", "create_admin", "change_admin"]) => "the host has no such account, or it is not the caller's";
     "berth_not_found" 404 Ops(BERTH) => "the user has no berth, or it is not the caller's";
     "berth_exists" 409 Ops(&["create_berth", "restore_berth"]) => "the user has a berth already";
     "berth_deleting" 409 Ops(BERTH) => "the berth is being deleted";
-    "berth_suspended" 409 Ops(&["start_berth", "stop_berth", "restart_berth", "exec_berth"]) => "an administrator has barred the berth";
+    "berth_suspended" 409 Ops(&["start_berth", "stop_berth", "restart_berth", "exec_berth", "open_terminal"]) => "an administrator has barred the berth";
     "berth_not_suspended" 409 Ops(&["resume_berth"]) => "the berth is not barred";
-    "berth_not_running" 409 Ops(&["exec_berth", "read_logs", "prune_berth"]) => "the berth does not run";
+    "berth_not_running" 409 Ops(&["exec_berth", "open_terminal", "read_logs", "prune_berth"]) => "the berth does not run";
     "not_seen" 409 Ops(&["show_inside"]) => "the berth rests, and what is in it was not seen before";
     "prune_failed" 409 Ops(&["prune_berth"]) => "the berth's Docker refused, or did not get done";
     "root_not_allowed" 422 Ops(&["create_berth", "restore_berth"]) => "root gets no berth";
     "system_account" 422 Ops(&["create_berth", "restore_berth"]) => "the account is one of the system's, and allow_system is not set";
     "invalid_reason" 400 Ops(&["suspend_berth", "suspend_berths"]) => "the reason is empty, too long, or not one line";
     "invalid_command" 400 Ops(&["exec_berth"]) => "the command is empty, or a part of it cannot be passed on";
-    "upgrade_required" 426 Ops(&["exec_berth"]) => "the connection must be upgraded to berth-exec";
-    "too_many_commands" 503 Ops(&["exec_berth"]) => "too many commands run in the berth";
-    "exec_failed" 502 Ops(&["exec_berth"]) => "the command could not be begun";
+    "upgrade_required" 426 Ops(&["exec_berth", "open_terminal"]) => "the connection must be upgraded to berth-exec, or to a WebSocket";
+    "too_many_commands" 503 Ops(&["exec_berth", "open_terminal"]) => "too many commands run in the berth";
+    "exec_failed" 502 Ops(&["exec_berth", "open_terminal"]) => "the command could not be begun";
 
     "limit_too_low" 422 Ops(LIMITS) => "a limit is below the least";
     "limit_too_high" 422 Ops(LIMITS) => "a limit is above the most";
@@ -183,7 +221,7 @@ codes! {
     "profile_in_use" 409 Ops(&["delete_profile"]) => "berths use the profile";
     "profile_is_default" 409 Ops(&["delete_profile"]) => "the profile default stays";
     "invalid_description" 400 Ops(&["create_profile", "change_profile"]) => "the description is too long, or holds a NUL";
-    "exists" 409 Ops(&["create_berth", "restore_berth", "create_profile"]) => "one of this name was made at the same time";
+    "exists" 409 Ops(&["create_berth", "restore_berth", "create_profile", "create_admin", "change_admin"]) => "one of this name was made at the same time";
 
     "invalid_image_name" 400 Ops(&["create_berth", "set_default_image", "remove_image", "build_image", "import_image"]) => "this can be no image's name";
     "image_not_found" 404 Ops(IMAGE) => "there is no such image";
@@ -257,6 +295,10 @@ pub struct Takes {
 /// The codes that an operation can answer.
 pub fn of(operation: &str, takes: Takes) -> Vec<&'static Code> {
     let answers = |code: &&Code| match code.by {
+        Everybody if SIGN_IN.contains(&operation) => match code.code {
+            "unauthenticated" | "invalid_token" | "account_disabled" => operation == "exchange_token",
+            other => ["internal", "database_unavailable", "cross_site", "unknown_host"].contains(&other),
+        },
         Everybody => !takes.public || matches!((code.code, operation), ("internal", _) | ("database_unavailable", "readyz")),
         Body => takes.body,
         Query => takes.query,

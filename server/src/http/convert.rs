@@ -1,5 +1,7 @@
 //! From the domain to what clients see.
 
+pub(super) mod sign_in;
+
 use berth_api as api;
 
 use super::{error::stored, limits, policy, usage};

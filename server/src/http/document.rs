@@ -16,7 +16,7 @@ const EXAMPLES: &str = include_str!("examples.json");
 const TAGGED: &[&str] = &["show_berth", "show_profile", "change_profile"];
 const REVISED: &[&str] = &["change_berth", "delete_berth", "change_profile", "delete_profile"];
 /// Its connection is upgraded: nothing of it can be given a second time.
-const NOT_KEYED: &[&str] = &["exec_berth"];
+const NOT_KEYED: &[&str] = &["exec_berth", "create_session", "exchange_token"];
 const PROBLEM: &str = "#/components/schemas/Problem";
 
 /// Completes the document.

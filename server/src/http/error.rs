@@ -24,11 +24,13 @@ pub(super) struct Failure(Body);
 pub struct Error {
     status: StatusCode,
     problem: Problem,
+    /// Seconds, for the header `Retry-After`.
+    retry_after: Option<u64>,
 }
 
 impl Error {
     pub(super) fn new(status: StatusCode, refusal: Refusal, code: &str, detail: impl Into<String>) -> Self {
-        Self { status, problem: Problem::new(refusal, code, detail) }
+        Self { status, problem: Problem::new(refusal, code, detail), retry_after: None }
     }
 
     pub(super) fn hint(mut self, hint: &str) -> Self {
@@ -44,7 +46,7 @@ impl Error {
 
 impl From<Problem> for Error {
     fn from(problem: Problem) -> Self {
-        Self { status: status(problem.refusal), problem }
+        Self { status: status(problem.refusal), problem, retry_after: None }
     }
 }
 
@@ -59,13 +61,18 @@ impl From<service::Error> for Error {
         if error.is_fault() {
             tracing::warn!(error = chain(&error), "a request could not be done");
         }
-        error.problem().map_or_else(Self::internal, Self::from)
+        let retry_after = match &error {
+            service::Error::Throttled { seconds } => Some(*seconds),
+            _ => None,
+        };
+        Self { retry_after, ..error.problem().map_or_else(Self::internal, Self::from) }
     }
 }
 
 fn status(refusal: Refusal) -> StatusCode {
     match refusal {
         Refusal::Invalid => StatusCode::BAD_REQUEST,
+        Refusal::NotAuthenticated => StatusCode::UNAUTHORIZED,
         Refusal::NotPermitted => StatusCode::FORBIDDEN,
         Refusal::NotFound => StatusCode::NOT_FOUND,
         Refusal::Conflict => StatusCode::CONFLICT,
@@ -92,7 +99,14 @@ impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let body = body(self.status, self.problem, request_id());
         let text = serde_json::to_string(&body).unwrap_or_default();
-        (self.status, [(header::CONTENT_TYPE, PROBLEM_JSON)], text).into_response()
+        let mut response = (self.status, [(header::CONTENT_TYPE, PROBLEM_JSON)], text).into_response();
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+        }
+        response
     }
 }
 

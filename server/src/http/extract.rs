@@ -11,11 +11,8 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::{Deserialize, de::DeserializeOwned};
 use utoipa::IntoParams;
 
-use super::{Api, error::Error, identity::Identified, listener::PeerUid, middleware::request_id};
-use crate::{
-    domain::{Caller, Refusal},
-    service::Page,
-};
+use super::error::Error;
+use crate::{domain::Refusal, service::Page};
 
 /// Largest JSON body; the largest that makes sense is a command with its arguments.
 pub(super) const MAX_JSON: usize = 256 * 1024;
@@ -82,28 +79,6 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
         query
             .map(|axum::extract::Query(value)| Self(value))
             .map_err(|error| invalid(StatusCode::BAD_REQUEST, "invalid_query", &shorten(&error.body_text())))
-    }
-}
-
-impl FromRequestParts<Api> for Caller {
-    type Rejection = Error;
-
-    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Error> {
-        let Some(PeerUid(uid)) = parts.extensions.get().copied() else {
-            return Err(Error::new(StatusCode::UNAUTHORIZED, Refusal::NotPermitted, "unauthenticated", "it is not known who asks"));
-        };
-        match api.identity.of(uid).await {
-            Identified::Account { name, role } => Ok(Self { name, uid, role, request_id: request_id().unwrap_or_default() }),
-            Identified::Nobody => {
-                let detail = format!("uid {uid} is no account of this host");
-                Err(Error::new(StatusCode::FORBIDDEN, Refusal::NotPermitted, "unknown_account", detail))
-            }
-            Identified::Unknown(reason) => {
-                let detail = format!("the account of uid {uid} cannot be looked up: {reason}");
-                Err(Error::new(StatusCode::SERVICE_UNAVAILABLE, Refusal::Unavailable, "accounts_unavailable", detail)
-                    .hint("see whether the host's directory service answers: getent passwd"))
-            }
-        }
     }
 }
 

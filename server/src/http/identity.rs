@@ -8,8 +8,6 @@ use std::{
 
 use nix::unistd::{Uid, User};
 
-use crate::domain::Role;
-
 /// A look-up is kept so long: a rename is seen within a minute, and a slow directory is not asked at each request.
 const KEPT: Duration = Duration::from_secs(60);
 const MOST: usize = 4_096;
@@ -18,7 +16,6 @@ const MOST: usize = 4_096;
 pub(super) enum Identified {
     Account {
         name: String,
-        role: Role,
     },
     /// No account has this uid.
     Nobody,
@@ -32,18 +29,18 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// Root is admin, everybody else himself.
+    /// Name of the account.
     pub(super) async fn of(&self, uid: u32) -> Identified {
         if uid == 0 {
-            return Identified::Account { name: "root".to_owned(), role: Role::Admin };
+            return Identified::Account { name: "root".to_owned() };
         }
         if let Some(name) = self.recall(uid) {
-            return Identified::Account { name, role: Role::User };
+            return Identified::Account { name };
         }
         match tokio::task::spawn_blocking(move || User::from_uid(Uid::from_raw(uid))).await {
             Ok(Ok(Some(user))) => {
                 self.remember(uid, &user.name);
-                Identified::Account { name: user.name, role: Role::User }
+                Identified::Account { name: user.name }
             }
             Ok(Ok(None)) => Identified::Nobody,
             Ok(Err(error)) => Identified::Unknown(error.desc().to_owned()),

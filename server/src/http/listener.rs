@@ -1,8 +1,9 @@
-//! The unix socket: accepts, asks the kernel who is there, bounds connections, drains at the end.
+//! The unix socket: accepts, asks the kernel who is there; and what every connection has: bounds, and a drain at the end.
 
 use std::{
     collections::HashMap,
     fs, io,
+    net::IpAddr,
     os::unix::fs::PermissionsExt,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -12,19 +13,45 @@ use std::{
 use axum::{Router, extract::Request};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UnixListener,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
+
+use crate::domain::Source;
 
 /// The caller's uid, as the kernel says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerUid(pub u32);
 
-/// Connections of one user other than root, and of all together.
-const MOST_PER_USER: u32 = 64;
+/// A request came over TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remote {
+    /// Of the client; behind a proxy that the configuration names, the one that it tells.
+    pub address: IpAddr,
+    /// With TLS.
+    pub secure: bool,
+    /// Over loopback, whose the other end is.
+    pub uid: Option<u32>,
+}
+
+impl Remote {
+    /// As what it is counted.
+    pub(super) fn source(self) -> Source {
+        match self.uid {
+            Some(uid) if self.address.is_loopback() => Source::Local(uid),
+            _ => Source::Address(self.address),
+        }
+    }
+}
+
+/// Connections of one user other than root or one address, and of all together.
+pub(super) const MOST_EACH: u32 = 64;
 const MOST: u32 = 1_024;
 /// A request's head must be there so soon.
-const HEAD: Duration = Duration::from_secs(10);
+pub(super) const HEAD: Duration = Duration::from_secs(10);
 const MAX_HEAD: usize = 64 * 1024;
 
 /// Binds the socket beside its place and moves it there, so that a client never finds none; everybody may connect.
@@ -49,9 +76,7 @@ pub async fn serve(listener: UnixListener, router: Router, tasks: TaskTracker, s
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    // Out of descriptors, most likely: open connections must end before there is room.
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    pause(&error).await;
                     continue;
                 }
             },
@@ -59,7 +84,7 @@ pub async fn serve(listener: UnixListener, router: Router, tasks: TaskTracker, s
         let Ok(credential) = stream.peer_cred() else { continue };
         let peer = PeerUid(credential.uid());
         // Who holds too many gets no answer on the next, like with a full backlog.
-        let Some(place) = Places::take(&places, peer.0) else {
+        let Some(place) = Places::take(&places, Source::Uid(peer.0), MOST_EACH) else {
             tracing::debug!(uid = peer.0, "too many connections");
             continue;
         };
@@ -71,9 +96,20 @@ pub async fn serve(listener: UnixListener, router: Router, tasks: TaskTracker, s
     }
 }
 
-async fn connection(stream: UnixStream, peer: PeerUid, router: Router, soft: CancellationToken, hard: CancellationToken) {
+/// Out of descriptors, most likely: open connections must end before there is room.
+pub(super) async fn pause(error: &io::Error) {
+    tracing::warn!(%error, "cannot accept a connection");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+/// Serves one connection; each of its requests is marked with `peer`.
+pub(super) async fn connection<S, P>(stream: S, peer: P, router: Router, soft: CancellationToken, hard: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    P: Clone + Send + Sync + 'static,
+{
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(peer.clone());
         router.clone().oneshot(request)
     });
     let serving = http1::Builder::new()
@@ -95,35 +131,39 @@ async fn connection(stream: UnixStream, peer: PeerUid, router: Router, soft: Can
     }
 }
 
+/// Who holds how many connections.
 #[derive(Default)]
-struct Places(Mutex<HashMap<u32, u32>>);
+pub(super) struct Places(Mutex<HashMap<Source, u32>>);
 
-struct Place {
+/// One connection, as long as it lives.
+pub(super) struct Place {
     places: Arc<Places>,
-    uid: u32,
+    source: Source,
 }
 
 impl Places {
-    fn take(places: &Arc<Self>, uid: u32) -> Option<Place> {
+    /// With at most `most` for one source.
+    pub(super) fn take(places: &Arc<Self>, source: Source, most: u32) -> Option<Place> {
+        let source = source.group();
         let mut taken = places.0.lock().unwrap_or_else(PoisonError::into_inner);
         let all: u32 = taken.values().sum();
-        let own = taken.get(&uid).copied().unwrap_or_default();
+        let own = taken.get(&source).copied().unwrap_or_default();
         // Root is never locked out by users.
-        if uid != 0 && (own >= MOST_PER_USER || all >= MOST) || own >= MOST {
+        if source != Source::Uid(0) && (own >= most || all >= MOST) || own >= MOST {
             return None;
         }
-        taken.insert(uid, own + 1);
-        Some(Place { places: Arc::clone(places), uid })
+        taken.insert(source, own + 1);
+        Some(Place { places: Arc::clone(places), source })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.places.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = taken.get_mut(&self.uid) {
+        if let Some(own) = taken.get_mut(&self.source) {
             *own -= 1;
             if *own == 0 {
-                taken.remove(&self.uid);
+                taken.remove(&self.source);
             }
         }
     }
@@ -136,13 +176,15 @@ mod tests {
     #[test]
     fn one_user_cannot_take_all_places_and_root_always_has_some() {
         let places = Arc::new(Places::default());
-        let held: Vec<_> = (0..MOST_PER_USER).map(|_| Places::take(&places, 1000).unwrap()).collect();
-        assert!(Places::take(&places, 1000).is_none());
-        assert!(Places::take(&places, 1001).is_some());
-        let others: Vec<_> =
-            (2000..2016).flat_map(|uid| (0..MOST_PER_USER).map(move |_| uid)).map(|uid| Places::take(&places, uid)).collect();
+        let held: Vec<_> = (0..MOST_EACH).map(|_| Places::take(&places, Source::Uid(1000), MOST_EACH).unwrap()).collect();
+        assert!(Places::take(&places, Source::Uid(1000), MOST_EACH).is_none());
+        assert!(Places::take(&places, Source::Uid(1001), MOST_EACH).is_some());
+        let others: Vec<_> = (2000..2016)
+            .flat_map(|uid| (0..MOST_EACH).map(move |_| uid))
+            .map(|uid| Places::take(&places, Source::Uid(uid), MOST_EACH))
+            .collect();
         assert!(others.iter().any(Option::is_none));
-        assert!(Places::take(&places, 0).is_some());
+        assert!(Places::take(&places, Source::Uid(0), MOST_EACH).is_some());
         drop((held, others));
         assert!(places.0.lock().unwrap().is_empty());
     }

@@ -3,9 +3,11 @@
 #![allow(unused_qualifications, reason = "utoipa's macros write them")]
 
 mod accounts;
+mod admins;
 mod archives;
 mod audit;
 mod berths;
+mod caller;
 pub mod codes;
 mod convert;
 mod docs;
@@ -22,13 +24,20 @@ mod keyed;
 mod limits;
 mod listener;
 mod listing;
+mod local;
 mod metrics;
 mod middleware;
 mod operations;
 mod policy;
 mod profiles;
+mod security;
+mod sessions;
 mod streams;
 mod suspension;
+mod tcp;
+mod terminal;
+mod tls;
+mod tokens;
 mod usage;
 mod web;
 
@@ -41,14 +50,19 @@ use axum::{
 };
 use berth_api::PREFIX;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower_http::catch_panic::CatchPanicLayer;
-use utoipa::OpenApi;
+use tower_http::{catch_panic::CatchPanicLayer, csrf::CsrfLayer};
+use utoipa::{
+    Modify, OpenApi,
+    openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
+};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub use listener::{PeerUid, listen, serve};
+pub use listener::{PeerUid, Remote, listen, serve};
 pub use metrics::open_metrics;
+pub use tcp::{Front, serve_tcp};
+pub use tls::{Certificate, Error as TlsError, watch};
 
-use crate::service::Service;
+use crate::{config::Listen, service::Service};
 use identity::Identity;
 use metrics::Metrics;
 
@@ -57,6 +71,7 @@ use metrics::Metrics;
 pub struct Api {
     service: Arc<Service>,
     identity: Arc<Identity>,
+    clients: Arc<security::Clients>,
     /// Exec streams live here after their request has been answered.
     tasks: TaskTracker,
     hard: CancellationToken,
@@ -67,12 +82,34 @@ pub struct Api {
 
 impl Api {
     pub fn new(service: Arc<Service>, tasks: TaskTracker, soft: CancellationToken, hard: CancellationToken) -> Self {
-        Self { service, identity: Arc::default(), tasks, hard, soft, metrics: Arc::default() }
+        let clients = Arc::new(security::Clients::new(&Listen::default()));
+        Self { service, identity: Arc::default(), clients, tasks, hard, soft, metrics: Arc::default() }
+    }
+
+    /// With the names and proxies of the configuration.
+    pub fn listening(self, listen: &Listen) -> Self {
+        Self { clients: Arc::new(security::Clients::new(listen)), ..self }
+    }
+}
+
+/// How a caller says who he is; the unix socket needs none of these.
+struct Schemes;
+
+impl Modify for Schemes {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let components = document.components.get_or_insert_default();
+        let bearer = |format: &str, what: &str| {
+            SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format(format).description(Some(what)).build())
+        };
+        let cookie = ApiKeyValue::with_description(caller::COOKIE, "The session of a browser");
+        components.add_security_scheme("session", SecurityScheme::ApiKey(ApiKey::Cookie(cookie)));
+        components.add_security_scheme("token", bearer("berth_…", "An API token"));
+        components.add_security_scheme("access_token", bearer("JWT", "What POST /tokens/exchange gives for an API token"));
     }
 }
 
 #[derive(OpenApi)]
-#[openapi(info(
+#[openapi(modifiers(&Schemes), security(("session" = []), ("token" = []), ("access_token" = [])), info(
     title = "Berth",
     description = "A Docker of his own for every user of a shared host. Errors are application/problem+json with a stable code; lists page by cursor; long work answers 202 with an operation."
 ))]
@@ -92,6 +129,7 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(suspension::resume_berth))
         .routes(routes!(suspension::suspend_berths))
         .routes(routes!(suspension::resume_berths))
+        .routes(routes!(terminal::open_terminal))
         .routes(routes!(streams::exec_berth))
         .routes(routes!(streams::read_logs))
         .routes(routes!(inside::show_inside))
@@ -113,7 +151,18 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(archives::restore_berth))
         .routes(routes!(host::show_node))
         .routes(routes!(host::run_doctor))
-        .routes(routes!(host::show_user));
+        .routes(routes!(host::show_user))
+        .routes(routes!(sessions::show_me))
+        .routes(routes!(sessions::create_session, sessions::list_sessions, sessions::revoke_sessions))
+        .routes(routes!(sessions::create_link))
+        .routes(routes!(sessions::revoke_session))
+        .routes(routes!(admins::list_admins, admins::create_admin))
+        .routes(routes!(admins::show_admin, admins::change_admin, admins::delete_admin))
+        .routes(routes!(admins::set_password))
+        .routes(routes!(tokens::list_tokens, tokens::create_token))
+        .routes(routes!(tokens::exchange_token))
+        .routes(routes!(tokens::rotate_keys))
+        .routes(routes!(tokens::revoke_token));
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(host::healthz))
         .routes(routes!(host::readyz))
@@ -157,6 +206,8 @@ pub fn router(api: Api) -> Router {
         .fallback(web::serve)
         .method_not_allowed_fallback(error::no_such_method)
         .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(CsrfLayer::new().with_rejection_response(security::cross_site))
+        .layer(axum::middleware::from_fn_with_state(api.clone(), security::guard))
         .layer(axum::middleware::from_fn(middleware::request))
         .with_state(api)
 }

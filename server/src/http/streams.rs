@@ -16,6 +16,7 @@ use super::{
     Api,
     error::{Error, Failure},
     extract::{Json, Path, Query},
+    terminal::signed_out,
 };
 use crate::{
     chain,
@@ -41,13 +42,18 @@ pub(super) async fn exec_berth(
     let Json(exec) = Json::<ExecBerth>::from_request(request, &api).await?;
     let node = api.service.exec(&caller, &user, &command(exec)).await?;
     let hard = api.hard.clone();
-    api.tasks.spawn(async move {
+    api.tasks.clone().spawn(async move {
         let copy = async {
             let mut client = TokioIo::new(client.await.map_err(std::io::Error::other)?);
             tokio::io::copy_bidirectional_with_sizes(&mut client, &mut TokioIo::new(node), BUFFER, BUFFER).await
         };
-        if let Some(Err(error)) = hard.run_until_cancelled(copy).await {
-            tracing::debug!(error = chain(&error), "an exec stream broke");
+        tokio::select! {
+            copied = hard.run_until_cancelled(copy) => {
+                if let Some(Err(error)) = copied {
+                    tracing::debug!(error = chain(&error), "an exec stream broke");
+                }
+            }
+            () = signed_out(&api.service, &caller) => {}
         }
     });
     Ok((StatusCode::SWITCHING_PROTOCOLS, [(header::CONNECTION, "upgrade"), (header::UPGRADE, frame::UPGRADE)]).into_response())

@@ -15,12 +15,38 @@ use crate::{
 const MAX_ARGUMENTS: usize = 1_000;
 const MAX_TAIL: u32 = 100_000;
 
+const SHELL: &str = "if command -v bash >/dev/null 2>&1; then exec bash -l; else exec sh -l; fi";
+
 impl Service {
     /// Starts a command; the stream carries the protocol's frames.
     pub async fn exec(&self, caller: &Caller, user: &str, command: &ExecCommand) -> Result<Upgraded, Error> {
+        self.start_command(caller, Op::ExecBerth, user, command).await
+    }
+
+    /// Refuses as [`Self::terminal`] would, and starts nothing.
+    pub async fn may_open_terminal(&self, caller: &Caller, user: &str) -> Result<(), Error> {
+        let mut reader = self.store.reader().await?;
+        visible(&mut reader, caller, Op::OpenTerminal, user).await.map(drop)
+    }
+
+    /// Starts a shell on a terminal of this size (columns, rows); likewise.
+    pub async fn terminal(&self, caller: &Caller, user: &str, size: (u16, u16)) -> Result<Upgraded, Error> {
+        let command = ExecCommand {
+            argv: ["/bin/sh", "-c", SHELL].map(str::to_owned).to_vec(),
+            env: ["HOME=/root", "TERM=xterm-256color"].map(str::to_owned).to_vec(),
+            cwd: Some("/root".to_owned()),
+            uid: 0,
+            gid: 0,
+            tty: true,
+            size: Some(size),
+        };
+        self.start_command(caller, Op::OpenTerminal, user, &command).await
+    }
+
+    async fn start_command(&self, caller: &Caller, operation: Op, user: &str, command: &ExecCommand) -> Result<Upgraded, Error> {
         check(command)?;
         let mut tx = self.store.begin().await?;
-        let berth = visible(&mut tx, caller, Op::ExecBerth, user).await?;
+        let berth = visible(&mut tx, caller, operation, user).await?;
         check_not_suspended(caller, &berth)?;
         let up = berth.status.as_ref().is_some_and(|status| matches!(status.state, State::Running | State::Frozen));
         if !up || berth.wanted == Wanted::Deleted {
@@ -31,7 +57,7 @@ impl Service {
         }
         // Arguments may hold secrets: the program's name is enough to know what was done.
         let details = serde_json::json!({ "program": command.argv.first(), "uid": command.uid, "tty": command.tty });
-        let entry = AuditEntry { action: Op::ExecBerth.id(), subject: Subject::Berth(berth.user.as_str()), details, operation: None };
+        let entry = AuditEntry { action: operation.id(), subject: Subject::Berth(berth.user.as_str()), details, operation: None };
         store::audit::insert(&mut tx, &self.clock, Some(caller), entry).await?;
         self.store.commit(tx).await?;
         Ok(self.node.exec(&berth.user, command).await?)

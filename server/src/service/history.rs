@@ -80,7 +80,7 @@ impl Service {
             // An image may have the name of a user; its operations are not his.
             .filter(|found| match found.berth_id {
                 Some(_) => authz::permits(caller, operation, &found.subject),
-                None => authz::access(caller.role, operation) == Access::All,
+                None => authz::reach(caller, operation) == Access::All,
             })
             .ok_or_else(|| super::not_found("operation", &id.to_string()))
     }

@@ -54,6 +54,7 @@ impl Service {
         checks.extend(self.check_berths().await?);
         checks.push(self.check_default_image().await?);
         checks.extend(self.check_accounts().await?);
+        checks.push(self.authentication.listening.check());
         Ok(checks)
     }
 

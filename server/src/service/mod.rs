@@ -4,10 +4,12 @@
 //! anything: that is the reconciler's.
 
 mod accounts;
+mod administrators;
 mod archives;
 mod berths;
 mod cancel;
 mod chart;
+mod credentials;
 mod events;
 mod exec;
 mod figures;
@@ -16,25 +18,38 @@ mod host;
 mod images;
 mod inside;
 mod keyed;
+mod keys;
+mod listening;
 mod own;
+mod passwords;
 mod profiles;
 mod quota;
+mod secrets;
+mod sessions;
 mod suspension;
+mod throttle;
+mod tokens;
 mod trail;
 mod usage;
 
 use std::sync::Arc;
 
 pub use accounts::HolderState;
+pub use administrators::{ChangeAdministrator, NewAdministrator};
 pub use archives::RestoreBerth;
 pub use berths::{AssignBerth, ChangeBerth, Difference, Preview};
+pub use credentials::{Authentication, Myself, Proven};
 pub use events::Told;
 pub use figures::Figures;
 pub use history::Page;
 pub use host::NodeSummary;
 pub use images::ImageState;
+pub use keys::{Keys, SigningKey};
+pub use listening::Listening;
 pub use profiles::{ChangeProfile, CreateProfile};
+pub use sessions::{Browser, Link};
 pub use suspension::AllAccepted;
+pub use tokens::NewApiToken;
 pub use trail::{Followed, Listed};
 pub use usage::BerthUse;
 
@@ -44,7 +59,7 @@ pub use crate::authz::PUBLIC;
 use crate::{
     authz::{self, Access, Operation},
     config::Policy,
-    domain::{Caller, Clock, InvalidName, Problem, ReconcileReport, Refusal},
+    domain::{Caller, Clock, InvalidName, Problem, ReconcileReport, Refusal, Scope},
     node_client::{self, NodeClient, Uploads},
     store::{self, Store},
 };
@@ -58,6 +73,13 @@ pub enum Error {
     Store(#[from] store::Error),
     #[error(transparent)]
     Node(#[from] node_client::Error),
+    /// Too many attempts; the next one counts after so many seconds.
+    #[error("too many attempts, the next after {seconds} s")]
+    Throttled { seconds: u64 },
+    #[error("{0}")]
+    Secrets(&'static str),
+    #[error("cannot use the keys of access tokens in {}", path.display())]
+    KeyFile { path: std::path::PathBuf, source: std::io::Error },
 }
 
 impl From<Problem> for Error {
@@ -79,13 +101,17 @@ impl Error {
                 Problem::new(Refusal::Unavailable, "database_unavailable", "the database cannot be used now")
                     .hint("try again; if it stays, see berth doctor"),
             ),
-            Self::Store(_) => None,
+            Self::Throttled { seconds } => Some(
+                Problem::new(Refusal::TooMany, "too_many_attempts", format!("too many attempts; try again in {seconds} s"))
+                    .hint("on the host itself, berth as root is never counted"),
+            ),
+            Self::Store(_) | Self::Secrets(_) | Self::KeyFile { .. } => None,
         }
     }
 
     /// True when somebody must look into it.
     pub fn is_fault(&self) -> bool {
-        !matches!(self, Self::Refused(_))
+        !matches!(self, Self::Refused(_) | Self::Throttled { .. })
     }
 }
 
@@ -104,6 +130,7 @@ pub struct Service {
     /// Tells this run of the server from those before it.
     life: String,
     places: own::Places,
+    authentication: Authentication,
 }
 
 impl Service {
@@ -114,6 +141,7 @@ impl Service {
         policy: Policy,
         clock: Clock,
         reconciler: watch::Receiver<ReconcileReport>,
+        authentication: Authentication,
     ) -> Self {
         Self {
             store,
@@ -127,6 +155,7 @@ impl Service {
             feed: events::Feed::default(),
             life: clock.id().to_string(),
             places: own::Places::default(),
+            authentication,
         }
     }
 
@@ -140,15 +169,26 @@ impl Service {
 
 /// Refuses what no role short of a higher one may do.
 fn authorise(caller: &Caller, operation: Operation) -> Result<Access, Error> {
-    match authz::access(caller.role, operation) {
+    match authz::reach(caller, operation) {
         Access::None => Err(Problem::new(
             Refusal::NotPermitted,
             "not_permitted",
-            format!("{} ({}) may not do this ({})", caller.name, caller.role.as_str(), operation.id()),
+            format!("{} ({}) may not do this ({})", caller.name, said(caller), operation.id()),
         )
-        .hint("ask an administrator of this host, or use sudo")
+        .hint(match caller.scope {
+            Scope::Admin => "ask an administrator of this host, or use sudo",
+            _ => "the token's scope may be too narrow: berth token list",
+        })
         .into()),
         access => Ok(access),
+    }
+}
+
+/// The caller's role, and his scope where it is less than all.
+fn said(caller: &Caller) -> String {
+    match caller.scope {
+        Scope::Admin => caller.role.as_str().to_owned(),
+        scope => format!("{}, with the scope {}", caller.role.as_str(), scope.as_str()),
     }
 }
 

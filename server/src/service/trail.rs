@@ -117,7 +117,7 @@ fn narrowed(caller: &Caller, mut filter: TrailFilter) -> Result<Option<TrailFilt
     }
     filter.user = Some(caller.name.clone());
     // Somebody else may have had the name before.
-    filter.uid = Some(caller.uid);
+    filter.uid = caller.uid;
     Ok(Some(filter))
 }
 

@@ -49,7 +49,7 @@ pub async fn insert(connection: &mut Connection, clock: &Clock, caller: Option<&
     .bind(clock.id().to_string())
     .bind(clock.now())
     .bind(caller.map_or("berth-server", |caller| &caller.name))
-    .bind(caller.map(|caller| i64::from(caller.uid)))
+    .bind(caller.and_then(|caller| caller.uid).map(i64::from))
     .bind(caller.map_or("system", |caller| caller.role.as_str()))
     .bind(entry.action)
     .bind(entry.subject.kind())

@@ -6,6 +6,7 @@
 //! Who writes an intent calls [`Store::announce`] after the commit, which wakes the reconciler and whoever waits for an operation.
 
 pub mod accounts;
+pub mod administrators;
 pub mod archives;
 pub mod audit;
 pub mod berth_list;
@@ -20,8 +21,10 @@ pub mod operations;
 mod postgres;
 pub mod profiles;
 pub mod samples;
+pub mod sessions;
 pub mod settings;
 mod sqlite;
+pub mod tokens;
 pub mod users;
 
 use std::time::Duration;

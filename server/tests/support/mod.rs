@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "each test program uses a part of it")]
 
 pub mod archives;
+pub mod browser;
 pub mod node;
 pub mod program;
 
@@ -26,7 +27,7 @@ use berth_server::{
     lifecycle::Lifecycle,
     node_client::{NodeClient, Uploads},
     reconcile::Reconciler,
-    service::Service,
+    service::{Authentication, Keys, Listening, Service},
     store::Store,
 };
 use http_body_util::BodyExt;
@@ -54,6 +55,8 @@ pub struct Server {
     pub node: FakeNode,
     node_task: Option<JoinHandle<()>>,
     pub store: Arc<Store>,
+    /// Where the one-time links lead; nothing until a test says so.
+    pub listening: Arc<Listening>,
     router: Router,
     pub api: Api,
     life: Lifecycle,
@@ -104,13 +107,16 @@ impl Server {
             accounts.clone(),
             Clock::SYSTEM,
         ));
-        let service = Service::new(Arc::clone(&store), client, uploads, Policy::default(), Clock::SYSTEM, reconciler.report());
+        let clock = browser::CLOCK;
+        let listening = Arc::new(Listening::default());
+        let authentication = Authentication::new(Keys::open(None, clock).unwrap(), Arc::clone(&listening));
+        let service = Service::new(Arc::clone(&store), client, uploads, Policy::default(), clock, reconciler.report(), authentication);
         let service = Arc::new(service);
         life.tasks.spawn(Arc::clone(&service).feed_events(life.soft.clone()));
         let api = Api::new(service, life.tasks.clone(), life.soft.clone(), life.hard.clone());
         let router = router(api.clone());
         life.tasks.spawn(reconciler.run(life.tasks.clone(), life.soft.clone(), life.hard.clone()));
-        Self { directory, node, node_task, store, router, api, life, audit, accounts }
+        Self { directory, node, node_task, store, listening, router, api, life, audit, accounts }
     }
 
     /// As a signal would: nothing new, what streams ends.

@@ -393,6 +393,22 @@ async fn exec(mut request: Request) -> Answer {
                 put(&mut io, frame::STDERR, format!("{:?} {:?}", exec.tty, exec.size).as_bytes()).await;
                 0
             }
+            // A shell that says what it is told, until the end of input is typed.
+            "/bin/sh" if exec.tty => loop {
+                let mut head = [0; frame::HEADER];
+                if io.read_exact(&mut head).await.is_err() {
+                    return;
+                }
+                let (kind, length) = frame::parse(head).unwrap();
+                let mut payload = vec![0; length];
+                io.read_exact(&mut payload).await.unwrap();
+                match (kind, payload.as_slice()) {
+                    (frame::STDIN, [4]) => break 7,
+                    (frame::STDIN, typed) => put(&mut io, frame::STDOUT, typed).await,
+                    (frame::RESIZE, size) => put(&mut io, frame::STDOUT, format!("{size:?}").as_bytes()).await,
+                    _ => {}
+                }
+            },
             program => {
                 let problem = problem("not_executable", &format!("{program} cannot be run"));
                 put(&mut io, frame::ERROR, &serde_json::to_vec(&problem).unwrap()).await;

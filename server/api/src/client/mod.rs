@@ -1,9 +1,12 @@
-//! Client of the API over its unix socket. One connection per request: connecting costs microseconds, and an idle client holds nothing.
+//! Client of the API over its unix socket, or over TCP with a token. One connection per request: connecting costs microseconds on the
+//! host, and an idle client holds nothing.
 
 mod exec;
+mod remote;
+mod sign_in;
 mod transport;
 
-use std::{fmt::Write, io, path::PathBuf, time::Duration};
+use std::{fmt::Write, io, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
@@ -11,6 +14,8 @@ use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{Method, StatusCode, body::Frame};
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
+
+pub use remote::{Remote, RemoteError, Trust};
 
 pub use exec::{Exec, ExecError, ExecFrame, ExecReader, ExecWriter};
 
@@ -30,8 +35,8 @@ pub(crate) const MAX_ANSWER: usize = 64 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot reach the Berth service at {}", socket.display())]
-    Connect { socket: PathBuf, source: io::Error },
+    #[error("cannot reach the Berth service at {service}")]
+    Connect { service: String, source: io::Error },
     #[error("the connection to the Berth service broke")]
     Connection(#[source] hyper::Error),
     #[error("no answer to {method} {path} within {} s", TIMEOUT.as_secs())]
@@ -105,15 +110,27 @@ impl AuditFilter {
     }
 }
 
-/// Client of one API socket.
+/// Where the API is.
+#[derive(Clone, Debug)]
+pub(crate) enum Endpoint {
+    Socket(PathBuf),
+    Remote(Arc<Remote>),
+}
+
+/// Client of one service.
 #[derive(Clone, Debug)]
 pub struct Client {
-    socket: PathBuf,
+    endpoint: Endpoint,
 }
 
 impl Client {
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into() }
+        Self { endpoint: Endpoint::Socket(socket.into()) }
+    }
+
+    /// Over TCP, as the owner of a token.
+    pub fn remote(remote: Remote) -> Self {
+        Self { endpoint: Endpoint::Remote(Arc::new(remote)) }
     }
 
     /// All berths that the caller may see, page by page.
@@ -231,7 +248,7 @@ impl Client {
     /// Runs a command inside the berth; the answer carries frames both ways.
     pub async fn exec(&self, user: &str, request: &ExecBerth) -> Result<Exec, Error> {
         let path = format!("{PREFIX}/berths/{}/exec", segment(user));
-        let response = transport::request(&self.socket, Method::POST, &path, Some(json(request)), true).await?;
+        let response = transport::request(&self.endpoint, Method::POST, &path, Some(json(request)), true).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(match decode_problem(response).await {
                 Err(error) => error,
@@ -252,7 +269,7 @@ impl Client {
         if let Some(tail) = tail {
             let _ = write!(path, "&tail={tail}");
         }
-        let response = transport::request(&self.socket, Method::GET, &path, None, false).await?;
+        let response = transport::request(&self.endpoint, Method::GET, &path, None, false).await?;
         let response = decode_problem(response).await?;
         Ok(response.into_body().into_data_stream().map(|part| part.map_err(Error::Connection)))
     }
@@ -372,7 +389,7 @@ impl Client {
     async fn answer(&self, method: Method, path: &str, body: Option<(&'static str, Body)>, limit: Duration) -> Result<Bytes, Error> {
         let full = format!("{PREFIX}{path}");
         let exchange = async {
-            let response = transport::request(&self.socket, method.clone(), &full, body, false).await?;
+            let response = transport::request(&self.endpoint, method.clone(), &full, body, false).await?;
             transport::collect(decode_problem(response).await?).await
         };
         tokio::time::timeout(limit, exchange).await.map_err(|_| Error::Timeout { method: method.clone(), path: full.clone() })?

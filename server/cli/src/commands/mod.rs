@@ -1,5 +1,6 @@
 //! One file per kind of thing.
 
+mod admin;
 mod archive;
 mod audit;
 mod berths;
@@ -11,7 +12,9 @@ mod look;
 mod offboard;
 mod operations;
 mod profiles;
+mod remote;
 mod suspension;
+mod token;
 mod top;
 mod words;
 
@@ -20,11 +23,14 @@ use std::path::PathBuf;
 use berth_api::client::Client;
 use nix::unistd::{User, getuid};
 
+pub(crate) use admin::AdminCommand;
 pub(crate) use archive::{ArchiveCommand, RestoreArguments};
 pub(crate) use audit::AuditArguments;
 pub(crate) use look::ListArguments;
 pub(crate) use offboard::OffboardArguments;
 pub(crate) use operations::OperationsCommand;
+pub(crate) use remote::RemoteArguments;
+pub(crate) use token::{SessionCommand, TokenCommand};
 pub(crate) use top::TopArguments;
 
 use crate::{
@@ -43,7 +49,12 @@ struct Context {
 
 /// Runs the command; the code is 0, or that of a command inside.
 pub(crate) async fn run(arguments: Arguments) -> Outcome {
-    let context = Context { client: Client::new(arguments.socket.clone()), socket: arguments.socket, json: arguments.json };
+    let remote = arguments.remote.client()?;
+    if remote.is_some() {
+        refuse_what_is_of_this_host(&arguments.command)?;
+    }
+    let client = remote.unwrap_or_else(|| Client::new(arguments.socket.clone()));
+    let context = Context { client, socket: arguments.socket, json: arguments.json };
     match arguments.command {
         Command::Assign { user, profile, image, limits, allow_system, no_start, no_wait } => {
             let new = berths::new_berth(user, profile, image, &limits, allow_system, !no_start)?;
@@ -75,7 +86,32 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome {
         Command::Env { user, shell } => login::env(&context, user, shell).await,
         Command::Context(arguments) => login::context(&context, arguments).await,
         Command::Audit(arguments) => audit::audit(&context, arguments).await,
+        Command::Admin(command) => admin::run(&context, command).await,
+        Command::Token(command) => token::run(&context, command).await,
+        Command::Session(command) => token::sessions(&context, command).await,
+        Command::Webui => token::webui(&context).await,
         Command::Doctor => doctor::doctor(&context).await,
+    }
+}
+
+/// On another host nobody is "you" by his account here, and its sockets are not to be reached from here.
+fn refuse_what_is_of_this_host(command: &Command) -> Result<(), Failure> {
+    let yours = matches!(
+        command,
+        Command::Show { user: None }
+            | Command::Start { user: None, .. }
+            | Command::Stop { user: None, .. }
+            | Command::Restart { user: None, .. }
+            | Command::Shell { user: None }
+            | Command::Logs { user: None, .. }
+            | Command::Status
+    );
+    match command {
+        _ if yours => Err(Failure::usage("whose berth is meant?", "with --url, name the user")),
+        Command::Env { .. } | Command::Context(_) | Command::Webui => {
+            Err(Failure::usage("this is about the host that it runs on", "leave out --url, and BERTH_URL"))
+        }
+        _ => Ok(()),
     }
 }
 
