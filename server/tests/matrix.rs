@@ -18,7 +18,7 @@ fn operations(foreign: &str) -> Vec<(String, String, String)> {
     let document = openapi();
     let mut found = Vec::new();
     for (path, methods) in document["paths"].as_object().unwrap() {
-        let path = path.replace("{user}", "bin").replace("{name}", "bin").replace("{id}", foreign);
+        let path = path.replace("{user}", "bin").replace("{name}", "bin").replace("{id}", foreign).replace("{group}", "staff");
         let path = path.replace("{profile}", "student").replace("{image}", "default");
         for (method, operation) in methods.as_object().unwrap() {
             let id = operation["operationId"].as_str().unwrap().to_owned();
@@ -37,6 +37,14 @@ fn body(id: &str) -> Option<Value> {
         "prune_berth" => Some(json!({ "what": ["images"] })),
         "exec_berth" => Some(json!({ "argv": ["true"] })),
         "change_berth" | "preview_change" | "change_profile" | "build_image" => Some(json!({})),
+        "create_berths" => Some(json!({ "berths": [{ "user": "alice" }] })),
+        "change_berths" => Some(json!({ "users": ["bin"], "change": {} })),
+        "create_rule" => Some(json!({ "group": "staff", "profile": "student" })),
+        "change_rule" | "apply_rules" | "approve_request" => Some(json!({})),
+        "create_request" => {
+            Some(json!({ "user": "bin", "amounts": { "pids": { "add": 1 } }, "until": i64::from(u32::MAX) * 1_000, "reason": "x" }))
+        }
+        "deny_request" => Some(json!({ "word": "no" })),
         _ => None,
     }
 }

@@ -26,4 +26,7 @@ id! {
     ProfileId,
     OperationId,
     AuditId,
+    /// What a user asked for.
+    RequestId,
+    RuleId,
 }

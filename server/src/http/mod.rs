@@ -22,11 +22,14 @@ mod keyed;
 mod limits;
 mod listener;
 mod listing;
+mod many;
 mod metrics;
 mod middleware;
 mod operations;
 mod policy;
 mod profiles;
+mod requests;
+mod rules;
 mod streams;
 mod suspension;
 mod usage;
@@ -113,7 +116,18 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(archives::restore_berth))
         .routes(routes!(host::show_node))
         .routes(routes!(host::run_doctor))
-        .routes(routes!(host::show_user));
+        .routes(routes!(host::show_user))
+        .routes(routes!(many::create_berths))
+        .routes(routes!(many::change_berths))
+        .routes(routes!(many::claim_berth))
+        .routes(routes!(rules::list_rules, rules::create_rule))
+        .routes(routes!(rules::change_rule, rules::delete_rule))
+        .routes(routes!(rules::apply_rules))
+        .routes(routes!(requests::list_requests, requests::create_request))
+        .routes(routes!(requests::show_request))
+        .routes(routes!(requests::approve_request))
+        .routes(routes!(requests::deny_request))
+        .routes(routes!(requests::cancel_request));
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(host::healthz))
         .routes(routes!(host::readyz))

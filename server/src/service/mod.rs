@@ -5,9 +5,11 @@
 
 mod accounts;
 mod archives;
+mod assign;
 mod berths;
 mod cancel;
 mod chart;
+mod claim;
 mod events;
 mod exec;
 mod figures;
@@ -16,9 +18,12 @@ mod host;
 mod images;
 mod inside;
 mod keyed;
+mod many;
 mod own;
 mod profiles;
 mod quota;
+mod requests;
+mod rules;
 mod suspension;
 mod trail;
 mod usage;
@@ -27,13 +32,19 @@ use std::sync::Arc;
 
 pub use accounts::HolderState;
 pub use archives::RestoreBerth;
-pub use berths::{AssignBerth, ChangeBerth, Difference, Preview};
+pub use assign::AssignBerth;
+pub use berths::{ChangeBerth, Difference, Preview};
+pub use claim::Claimed;
 pub use events::Told;
 pub use figures::Figures;
 pub use history::Page;
 pub use host::NodeSummary;
 pub use images::ImageState;
+pub use many::{Done, Mode, Outcome, Report, Whose};
 pub use profiles::{ChangeProfile, CreateProfile};
+pub use quota::Headroom;
+pub use requests::{Decision, NewRequest};
+pub use rules::{ChangeRule, NewRule};
 pub use suspension::AllAccepted;
 pub use trail::{Followed, Listed};
 pub use usage::BerthUse;
@@ -104,6 +115,7 @@ pub struct Service {
     /// Tells this run of the server from those before it.
     life: String,
     places: own::Places,
+    claims: claim::Recent,
 }
 
 impl Service {
@@ -127,6 +139,7 @@ impl Service {
             feed: events::Feed::default(),
             life: clock.id().to_string(),
             places: own::Places::default(),
+            claims: claim::Recent::default(),
         }
     }
 

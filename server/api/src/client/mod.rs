@@ -1,6 +1,7 @@
 //! Client of the API over its unix socket. One connection per request: connecting costs microseconds, and an idle client holds nothing.
 
 mod exec;
+mod people;
 mod transport;
 
 use std::{fmt::Write, io, path::PathBuf, time::Duration};
