@@ -183,6 +183,12 @@ impl Request {
     /// That one user may make in 24 hours.
     pub const MOST_A_DAY: u32 = 20;
 
+    /// As before anybody decided.
+    pub fn reopen(&mut self) {
+        (self.state, self.granted, self.until) = (RequestState::Open, None, self.asked_until);
+        (self.decided_by, self.decided_at, self.word) = (None, None, None);
+    }
+
     /// When something happens to it by itself; nothing: it waits for the node, or is over.
     pub fn due(state: RequestState, until: i64, attempts: u32, now: i64) -> Option<i64> {
         match state {

@@ -60,9 +60,9 @@ async fn json<T: DeserializeOwned>(request: Request, most: usize) -> Result<T, E
     })
 }
 
-/// The whole of a JSON body, as far as [`MAX_JSON`] and within [`SLOW`].
+/// The whole of a JSON body, as far as any may go and within [`SLOW`].
 pub(super) async fn whole(body: Body) -> Result<Bytes, Error> {
-    up_to(body, MAX_JSON).await
+    up_to(body, MAX_LARGE_JSON).await
 }
 
 async fn up_to(body: Body, most: usize) -> Result<Bytes, Error> {

@@ -60,14 +60,14 @@ pub(super) async fn create_request(
 }
 
 /// Shows a request.
-#[utoipa::path(get, path = "/requests/{id}", tag = "requests", params(("id" = Uuid, Path)),
+#[utoipa::path(get, path = "/requests/{id}", tag = "requests", params(("id" = Uuid, Path, description = "Its id")),
     responses((status = 200, body = api::Request), Failure))]
 pub(super) async fn show_request(State(api): State<Api>, caller: Caller, Path(id): Path<Uuid>) -> Result<Answer<api::Request>, Error> {
     Ok(Answer(request(api.service.request(&caller, RequestId(id)).await?)))
 }
 
 /// Approves an open request, as asked or changed; it applies at once. What the policy or the node refuses leaves it open, with the reason.
-#[utoipa::path(post, path = "/requests/{id}/approve", tag = "requests", params(("id" = Uuid, Path)), request_body = api::ApproveRequest,
+#[utoipa::path(post, path = "/requests/{id}/approve", tag = "requests", params(("id" = Uuid, Path, description = "Its id")), request_body = api::ApproveRequest,
     responses((status = 202, body = api::ApprovedRequest), Failure))]
 pub(super) async fn approve_request(
     State(api): State<Api>,
@@ -82,7 +82,7 @@ pub(super) async fn approve_request(
 }
 
 /// Denies an open request with a word.
-#[utoipa::path(post, path = "/requests/{id}/deny", tag = "requests", params(("id" = Uuid, Path)), request_body = api::DenyRequest,
+#[utoipa::path(post, path = "/requests/{id}/deny", tag = "requests", params(("id" = Uuid, Path, description = "Its id")), request_body = api::DenyRequest,
     responses((status = 200, body = api::Request), Failure))]
 pub(super) async fn deny_request(
     State(api): State<Api>,
@@ -94,7 +94,7 @@ pub(super) async fn deny_request(
 }
 
 /// Withdraws an open request, or ends before its time what was granted.
-#[utoipa::path(post, path = "/requests/{id}/cancel", tag = "requests", params(("id" = Uuid, Path)),
+#[utoipa::path(post, path = "/requests/{id}/cancel", tag = "requests", params(("id" = Uuid, Path, description = "Its id")),
     responses((status = 200, body = api::Request), Failure))]
 pub(super) async fn cancel_request(State(api): State<Api>, caller: Caller, Path(id): Path<Uuid>) -> Result<Answer<api::Request>, Error> {
     Ok(Answer(request(api.service.cancel_request(&caller, RequestId(id)).await?)))

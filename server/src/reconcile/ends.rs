@@ -105,8 +105,7 @@ pub(super) async fn refused(
         request.problem = Some((problem.clone(), since));
         let action = match request.state {
             RequestState::Approved => {
-                (request.state, request.granted, request.until) = (RequestState::Open, None, request.asked_until);
-                (request.decided_by, request.decided_at, request.word) = (None, None, None);
+                request.reopen();
                 Some("refuse_request")
             }
             _ => {
