@@ -94,13 +94,14 @@ async fn a_request_is_asked_shown_decided_and_ended_by_commands() {
     assert!(root.run(&["requests", "show", &id]).await.ok().contains("problem"));
     let said = root.run(&["requests", "approve", &id, "--disk", "+5g", "--until", "tomorrow", "--word", "not all of it"]).await.ok();
     assert!(said.contains("nobody has 4 GiB memory, 5 GiB more disk until the end of"), "{said}");
-    let status = nobody.run(&["status"]).await.ok();
-    assert!(status.contains("15 GiB disk") && status.contains("Of that for a while: 4 GiB memory, 5 GiB more disk"), "{status}");
+    let shown = nobody.run(&["show", "nobody"]).await.ok();
+    assert!(shown.contains("15 GiB") && shown.contains("4 GiB memory, 5 GiB more disk until the end of"), "{shown}");
     let shown = root.run(&["show", "nobody"]).await.ok();
     assert!(shown.lines().any(|line| line.starts_with("granted")), "{shown}");
     nobody.run(&["requests", "cancel", &id]).await.ok();
     server.until(&format!("/api/v1/requests/{id}"), |request| request["state"] == "ended").await;
-    assert!(nobody.run(&["status"]).await.ok().contains("10 GiB disk"));
+    let shown = nobody.run(&["show", "nobody"]).await.ok();
+    assert!(shown.contains("10 GiB") && !shown.contains("granted"), "{shown}");
     nobody.run(&["request", "--cpus", "+1", "--until", "7d", "--reason", "more"]).await.ok();
     let other = nobody.run(&["requests", "list", "--json"]).await.json()["items"][0]["id"].as_str().unwrap().to_owned();
     let said = root.run(&["requests", "deny", &other, "--word", "the host is full"]).await.ok();

@@ -75,12 +75,13 @@ const LATEST: i64 = 253_402_300_799_999;
 impl Service {
     pub async fn assign_berth(&self, caller: &Caller, request: AssignBerth) -> Result<Accepted, Error> {
         authorise(caller, Op::CreateBerth)?;
+        let user = request.user.clone();
         let report = self.assign_all(caller, Op::CreateBerth, vec![request], Mode::default()).await?;
         let outcome = report.outcomes.into_iter().next();
         match outcome.map(|outcome| (outcome.operation, outcome.problem)) {
             Some((Some(operation), _)) => Ok((operation, report.warnings)),
             Some((None, Some(problem))) => Err(problem.into()),
-            _ => Err(Problem::new(Refusal::Failed, "internal", "nothing was assigned").into()),
+            _ => Err(not_found("user", &user)),
         }
     }
 

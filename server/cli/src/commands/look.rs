@@ -68,14 +68,18 @@ pub(super) async fn list(context: &Context, arguments: ListArguments) -> Outcome
         output::line(if narrowed { "There are none of these." } else { "There are no berths. To make one: berth assign USER" })?;
         return Ok(0);
     }
-    let mut rows = Rows::new(&["USER", "STATE", "CPUS", "MEMORY", "DISK", "PIDS", "PROFILE", "IMAGE", "ADDRESS", "UNTIL"]);
+    let mut heading = vec!["USER", "STATE", "CPUS", "MEMORY", "DISK", "PIDS", "PROFILE", "IMAGE", "ADDRESS"];
+    // Most hosts have none that end.
+    let ends = berths.iter().any(|berth| berth.until.is_some());
+    heading.extend(ends.then_some("UNTIL"));
+    let mut rows = Rows::new(&heading);
     for berth in &berths {
         let used = berth.usage.filter(|_| is_up(berth));
         let of = |used: Option<u64>, limit: u64| match used {
             Some(used) => format!("{} / {}", units::bytes(used), units::bytes(limit)),
             None => units::bytes(limit),
         };
-        rows.push([
+        let mut cells: Vec<comfy_table::Cell> = vec![
             berth.user.as_str().into(),
             output::word(state(berth)),
             units::cpus(berth.limits.cpu_millis.into()).into(),
@@ -85,8 +89,9 @@ pub(super) async fn list(context: &Context, arguments: ListArguments) -> Outcome
             berth.profile.as_str().into(),
             berth.image.name.as_str().into(),
             berth.address.as_deref().unwrap_or("-").into(),
-            berth.until.map_or_else(String::new, dates::shown).into(),
-        ]);
+        ];
+        cells.extend(ends.then(|| berth.until.map_or_else(String::new, dates::shown).into()));
+        rows.push(cells);
     }
     rows.show()?;
     Ok(0)
