@@ -90,7 +90,7 @@ pub(super) async fn list(context: &Context, arguments: ListArguments) -> Outcome
             berth.image.name.as_str().into(),
             berth.address.as_deref().unwrap_or("-").into(),
         ];
-        cells.extend(ends.then(|| berth.until.map_or_else(String::new, dates::shown).into()));
+        cells.extend(ends.then(|| comfy_table::Cell::new(berth.until.map_or_else(String::new, dates::shown))));
         rows.push(cells);
     }
     rows.show()?;
