@@ -176,7 +176,6 @@ fn examples_are_what_they_are_examples_of() {
     taken!(examples: AllAccepted, UsageList, UsageChart, Profile, ProfileList, NewProfile, ProfileChange, Image, ImageList, BuildImage);
     taken!(examples: AuditList, Node, Doctor, User, Health, Event, AccountList, ArchiveList, RestoreBerth);
     taken!(examples: Inside, PruneBerth, Pruned);
-    taken!(examples: AuditList, Node, Doctor, User, Health, Event);
     taken!(examples: Rule, RuleList, NewRule, RuleChange, ApplyRules, NewBerths, BerthsChange, EntryReport, BerthClaim);
     taken!(examples: Request, RequestList, NewRequest, ApproveRequest, DenyRequest, ApprovedRequest);
     assert!(examples.is_empty(), "not tried: {:?}", examples.keys());
