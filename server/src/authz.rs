@@ -95,6 +95,20 @@ operations! {
     CreateToken = "create_token",
     RevokeToken = "revoke_token",
     RotateKeys = "rotate_keys",
+    CreateBerths = "create_berths",
+    ChangeBerths = "change_berths",
+    ClaimBerth = "claim_berth",
+    ListRules = "list_rules",
+    CreateRule = "create_rule",
+    ChangeRule = "change_rule",
+    DeleteRule = "delete_rule",
+    ApplyRules = "apply_rules",
+    ListRequests = "list_requests",
+    ShowRequest = "show_request",
+    CreateRequest = "create_request",
+    ApproveRequest = "approve_request",
+    DenyRequest = "deny_request",
+    CancelRequest = "cancel_request",
 }
 
 /// Operations that need no identity: they tell nothing, or are how one is proved.
@@ -115,14 +129,20 @@ pub fn access(role: Role, operation: Operation) -> Access {
         | O::WaitOperation
         | O::ListAudit
         | O::FollowEvents
-        | O::ShowUser => match role {
+        | O::ShowUser
+        | O::ListRequests
+        | O::ShowRequest => match role {
             Role::Admin | Role::Operator | Role::Auditor => Access::All,
             Role::User => Access::Own,
         },
-        O::StartBerth | O::StopBerth | O::RestartBerth | O::CancelOperation | O::PruneBerth => match role {
-            Role::Admin | Role::Operator => Access::All,
-            Role::Auditor | Role::User => Access::Own,
-        },
+        O::StartBerth | O::StopBerth | O::RestartBerth | O::CancelOperation | O::PruneBerth | O::CreateRequest | O::CancelRequest => {
+            match role {
+                Role::Admin | Role::Operator => Access::All,
+                Role::Auditor | Role::User => Access::Own,
+            }
+        }
+        // By the rules, and for oneself only.
+        O::ClaimBerth => Access::Own,
         // A command runs with the user's files in reach: nobody but he and root.
         O::ExecBerth | O::OpenTerminal => match role {
             Role::Admin => Access::All,
@@ -130,6 +150,10 @@ pub fn access(role: Role, operation: Operation) -> Access {
         },
         // Nobody frees himself.
         O::CreateBerth
+        | O::CreateBerths
+        | O::ChangeBerths
+        | O::ApproveRequest
+        | O::DenyRequest
         | O::ChangeBerth
         | O::PreviewChange
         | O::DeleteBerth
@@ -148,7 +172,8 @@ pub fn access(role: Role, operation: Operation) -> Access {
         | O::ListArchives
         | O::ShowNode
         | O::RunDoctor
-        | O::ReadMetrics => match role {
+        | O::ReadMetrics
+        | O::ListRules => match role {
             Role::Admin | Role::Operator | Role::Auditor => Access::All,
             Role::User => Access::None,
         },
@@ -184,7 +209,11 @@ pub fn access(role: Role, operation: Operation) -> Access {
         | O::ImportImage
         | O::RemoveImage
         | O::RemoveArchive
-        | O::SetDefaultImage => match role {
+        | O::SetDefaultImage
+        | O::CreateRule
+        | O::ChangeRule
+        | O::DeleteRule
+        | O::ApplyRules => match role {
             Role::Admin => Access::All,
             Role::Operator | Role::Auditor | Role::User => Access::None,
         },
@@ -296,7 +325,9 @@ mod tests {
     #[test]
     fn only_admins_reach_everything_and_users_only_their_own() {
         for operation in Operation::ALL {
-            assert_eq!(access(Role::Admin, *operation), Access::All, "{operation:?}");
+            // A claim is for oneself, whoever one is.
+            let most = if *operation == Operation::ClaimBerth { Access::Own } else { Access::All };
+            assert_eq!(access(Role::Admin, *operation), most, "{operation:?}");
             assert_ne!(access(Role::User, *operation), Access::All, "{operation:?}");
         }
     }
@@ -319,6 +350,9 @@ mod tests {
             O::ShowUser,
             O::ListAdmins,
             O::ShowAdmin,
+            O::ListRequests,
+            O::ShowRequest,
+            O::ListRules,
         ]
         .into_iter()
         .chain([

@@ -63,6 +63,10 @@ pub enum Location {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Policy {
+    /// All berths together may be promised this many times the CPUs of the host; absent: any number, with a warning beyond what it has.
+    pub cpu_overcommit: Option<f64>,
+    /// Likewise of its memory.
+    pub memory_overcommit: Option<f64>,
     /// The disks of all berths together may have this many times the size of their file system.
     pub disk_overcommit: f64,
 }
@@ -161,7 +165,7 @@ impl Default for Config {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { disk_overcommit: 1.0 }
+        Self { cpu_overcommit: None, memory_overcommit: None, disk_overcommit: 1.0 }
     }
 }
 
@@ -225,8 +229,12 @@ impl Config {
             }
         }
         problems.extend(self.database_problems());
-        if !(0.01..=1000.0).contains(&self.policy.disk_overcommit) {
-            problems.push(format!("policy.disk_overcommit must lie between 0.01 and 1000, it is {}", self.policy.disk_overcommit));
+        let Policy { cpu_overcommit, memory_overcommit, disk_overcommit } = self.policy;
+        let ratios = [("cpu", cpu_overcommit), ("memory", memory_overcommit), ("disk", Some(disk_overcommit))];
+        for (resource, ratio) in ratios.into_iter().filter_map(|(resource, ratio)| ratio.map(|ratio| (resource, ratio))) {
+            if !(0.01..=1000.0).contains(&ratio) {
+                problems.push(format!("policy.{resource}_overcommit must lie between 0.01 and 1000, it is {ratio}"));
+            }
         }
         let Audit { keep_days, keep_bytes } = self.audit;
         if !(1..=36_500).contains(&keep_days) {
@@ -329,12 +337,14 @@ mod tests {
     #[test]
     fn all_problems_are_told_at_once() {
         let error = load(
-            "api_socket = \"x\"\n[database]\nurl = \"mysql://h/d\"\n[policy]\ndisk_overcommit = -1.0\n\
+            "api_socket = \"x\"\n[database]\nurl = \"mysql://h/d\"\n[policy]\ndisk_overcommit = -1.0\ncpu_overcommit = nan\nmemory_overcommit = 0\n\
                           [audit]\nkeep_days = 0\nkeep_bytes = 5\n[listen]\naddress = \"0.0.0.0:8470\"\n",
         )
         .unwrap_err();
         let text = error.to_string();
-        for word in ["api_socket", "database.url", "disk_overcommit", "keep_days", "keep_bytes", "listen.address"] {
+        let words =
+            ["api_socket", "database.url", "disk_overcommit", "cpu_overcommit", "memory_overcommit", "keep_days", "keep_bytes", "listen.address"];
+        for word in words {
             assert!(text.contains(word), "{text}");
         }
         assert_eq!(load("[database]\nurl = \"sqlite:///x/y.db\"\n").unwrap().location(), Location::Sqlite("/x/y.db".into()));

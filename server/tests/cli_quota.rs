@@ -103,7 +103,8 @@ async fn q06_a_refused_change_prints_the_figures_and_a_dry_run_what_waits() {
     {
         assert!(lines.iter().any(|found| found == line), "{line} in {said}");
     }
-    assert_eq!(lines.len(), 4);
+    assert_eq!((lines.len(), lines[4].as_str()), (8, "OF THE HOST PROMISED THEN ALLOWED HAS"));
+    assert_eq!(lines[7], "disk 10 GiB 20 GiB 100 GiB 100 GiB");
     let preview = berth.run(&["set", "alice", "--dry-run", "--pids-limit", "100", "--json"]).await.json();
     assert_eq!(preview["changes"], serde_json::json!([{ "field": "pids", "before": 1024, "after": 100 }]));
     let said = berth.run(&["set", "alice", "--dry-run", "--pids-limit", "1024"]).await.ok();

@@ -179,6 +179,8 @@ fn examples_are_what_they_are_examples_of() {
     taken!(examples: Inside, PruneBerth, Pruned);
     taken!(examples: Me, SignIn, Session, SessionList, SessionsEnded, SignInLink, Admin, AdminList, NewAdmin, AdminChange, NewPassword);
     taken!(examples: TokenList, NewToken, TokenCreated, AccessToken, SigningKeys);
+    taken!(examples: Rule, RuleList, NewRule, RuleChange, ApplyRules, NewBerths, BerthsChange, EntryReport, BerthClaim);
+    taken!(examples: Request, RequestList, NewRequest, ApproveRequest, DenyRequest, ApprovedRequest);
     assert!(examples.is_empty(), "not tried: {:?}", examples.keys());
 }
 

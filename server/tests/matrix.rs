@@ -132,7 +132,7 @@ fn path(template: &str, things: &Things) -> String {
     let path = template.replace("{user}", "bin").replace("{name}", "bin").replace("{id}", id);
     // Without a subject it is a stream of what is one's own, for everybody.
     let path = if path.ends_with("/events") { format!("{path}?subject=bin") } else { path };
-    let path = path.replace("{profile}", "student").replace("{image}", "default").replace("{admin}", "dora");
+    let path = path.replace("{profile}", "student").replace("{image}", "default").replace("{admin}", "dora").replace("{group}", "staff");
     assert!(!path.contains('{'), "say here what {path} is about");
     path
 }
@@ -149,6 +149,14 @@ fn body(id: &str) -> Option<Value> {
         "create_admin" => Some(json!({ "name": "erik", "role": "auditor", "password": PASSWORD })),
         "set_password" => Some(json!({ "password": "short grey cup 8!" })),
         "create_token" => Some(json!({ "name": "more", "scope": "read" })),
+        "create_berths" => Some(json!({ "berths": [{ "user": "alice" }] })),
+        "change_berths" => Some(json!({ "users": ["bin"], "change": {} })),
+        "create_rule" => Some(json!({ "group": "staff", "profile": "student" })),
+        "change_rule" | "apply_rules" | "approve_request" => Some(json!({})),
+        "create_request" => {
+            Some(json!({ "user": "bin", "amounts": { "pids": { "add": 1 } }, "until": i64::from(u32::MAX) * 1_000, "reason": "x" }))
+        }
+        "deny_request" => Some(json!({ "word": "no" })),
         _ => None,
     }
 }

@@ -45,6 +45,9 @@ impl<'h> Sessions<'h> {
         for (from, to) in files.into_iter().chain([("pam_env.conf", "pam_env.conf")]) {
             fs::copy(source.join(from), dir.join(to)).expect("copy a file of deploy/host");
         }
+        // `berth` is on the path of whoever logs in.
+        let programs = programs::find("berth").parent().expect("a directory").to_path_buf();
+        fs::write(dir.join("profile.d/a-path.sh"), format!("PATH={}:$PATH\n", programs.display())).expect("write a-path.sh");
         // The service `sshd` with nothing in it but what pam-auth-update makes of our file.
         let mut pam = "auth required pam_deny.so\naccount required pam_permit.so\nsession required pam_permit.so\n".to_owned();
         if pam_env {

@@ -8,6 +8,7 @@
 //! | `GET /node` | [`NodeInfo`] |
 //! | `GET /users/{name}` | [`HostUser`], 404 `user_not_found` |
 //! | `GET /accounts?known=NAME,…` | `Vec<`[`Account`]`>`: that of every berth, and those named; asks NSS and PAM now |
+//! | `POST /users` with [`Asked`] | `Vec<`[`Member`]`>`, in the order asked; 503 `directory_unavailable` |
 //! | `GET /berths` | `Vec<`[`BerthStatus`]`>` |
 //! | `GET /berths/{user}` | [`BerthStatus`], 404 `berth_not_found` |
 //! | `PUT /berths/{user}` with [`Ensure`] | [`BerthStatus`] once the wanted state is reached; asking twice is harmless |
@@ -54,8 +55,8 @@ pub use policy::{
     Cidr, Egress, HomeAccess, HostPort, Idle, InvalidEgress, OpenTo, Policy, Ports, PublishedPort, Restart, SharedPath, Sleep,
 };
 pub use types::{
-    BerthId, BerthStatus, BerthUsage, BuildRequest, Check, CheckLevel, Condition, DiskUsage, Ensure, ExecRequest, HostUser, ImageInfo,
-    ImageProgress, IoUsage, NetworkUsage, NodeInfo, Pressure, Problem, Stall, State, Usage, Waits, Wanted,
+    Asked, BerthId, BerthStatus, BerthUsage, BuildRequest, Check, CheckLevel, Condition, DiskUsage, Ensure, ExecRequest, HostUser,
+    ImageInfo, ImageProgress, IoUsage, Member, NetworkUsage, NodeInfo, Pressure, Problem, Stall, State, Usage, Waits, Wanted,
 };
 
 /// Version of this protocol; the node reports it in [`NodeInfo`].

@@ -213,6 +213,34 @@ pub struct HostUser {
     pub system: bool,
 }
 
+/// Asks about many accounts at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Asked {
+    pub names: Vec<String>,
+    /// Names of groups of which the answer tells who belongs to them; one that the host does not know has no members.
+    #[serde(default)]
+    pub groups: Vec<String>,
+}
+
+impl Asked {
+    pub const MOST_NAMES: usize = 1_000;
+    pub const MOST_GROUPS: usize = 100;
+}
+
+/// What the name service says of one name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    pub name: String,
+    /// `None`: there is no such account, or `problem` says why that is not known.
+    pub user: Option<HostUser>,
+    /// Those of the groups asked about that he belongs to.
+    #[serde(default)]
+    pub groups: Vec<String>,
+    #[serde(default)]
+    pub problem: Option<Problem>,
+}
+
 /// The host and what it has to give.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeInfo {

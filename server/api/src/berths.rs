@@ -2,7 +2,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::{Egress, Limits, Policy, PortRange, Usage, Warning, explicit};
+use crate::{Egress, Grant, Headroom, Limits, Policy, PortRange, Usage, Warning, explicit};
 
 /// State of a berth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -107,6 +107,12 @@ pub struct Berth {
     pub limits: Limits,
     /// Names of the limits that are the berth's own, and `egress` where that is.
     pub own_limits: Vec<String>,
+    /// What was granted on top of them for a while; the limits in force have it.
+    #[serde(default)]
+    pub grants: Vec<Grant>,
+    /// When the assignment ends, and the berth is suspended; milliseconds since the epoch. Absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<i64>,
     pub wanted: WantedState,
     pub state: BerthState,
     /// True when the inner Docker answers.
@@ -169,7 +175,7 @@ pub struct BerthList {
 #[serde(deny_unknown_fields)]
 pub struct NewBerth {
     pub user: String,
-    /// `default` unless set.
+    /// Unless set, that of the first rule that matches the user, or `default`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
     /// Name or digest; the default image unless set.
@@ -206,6 +212,9 @@ pub struct NewBerth {
     pub network_ingress_bits: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress: Option<Egress>,
+    /// When the assignment ends, and the berth is suspended; milliseconds since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<i64>,
     /// Accept a system account. Uid 0 is never accepted.
     #[serde(default)]
     pub allow_system: bool,
@@ -270,6 +279,10 @@ pub struct BerthChange {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "explicit")]
     #[schema(value_type = Option<Egress>)]
     pub egress: Option<Option<Egress>>,
+    /// When the assignment ends; `null`: never.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "explicit")]
+    #[schema(value_type = Option<i64>)]
+    pub until: Option<Option<i64>>,
 }
 
 /// What a change would do.
@@ -277,6 +290,8 @@ pub struct BerthChange {
 pub struct ChangePreview {
     pub changes: Vec<FieldChange>,
     pub warnings: Vec<Warning>,
+    /// What is promised of the host, before and after.
+    pub headroom: Vec<Headroom>,
 }
 
 /// A value that a change would replace.

@@ -15,11 +15,14 @@ mod host;
 mod images;
 mod inside;
 mod limits;
+mod many;
 mod operations;
 mod policy;
 mod problem;
 mod profiles;
 mod sign_in;
+mod requests;
+mod rules;
 mod usage;
 
 pub use accounts::{Account, AccountAlarm, AccountList, AccountState};
@@ -35,6 +38,7 @@ pub use host::{Check, CheckLevel, Doctor, Health, Node, User};
 pub use images::{BuildImage, Image, ImageList};
 pub use inside::{Inside, InsideContainer, InsideDisk, InsideImage, InsideVolume, PruneBerth, PruneKind, Pruned, Taken};
 pub use limits::Limits;
+pub use many::{BerthClaim, BerthsChange, Entry, EntryReport, EntryState, Headroom, NewBerths};
 pub use operations::{Accepted, AllAccepted, Operation, OperationKind, OperationList, OperationProgress, OperationState, Warning};
 pub use policy::{Egress, HomeAccess, OpenTo, Policy, PolicyChange, PortRange, Restart, SharedPath};
 pub use problem::Problem;
@@ -43,6 +47,8 @@ pub use sign_in::{
     AccessToken, Admin, AdminChange, AdminList, AdminRole, Me, NewAdmin, NewPassword, NewToken, Proof, Reach, Role, Secret, Session,
     SessionList, SessionsEnded, SignIn, SignInLink, SigningKey, SigningKeys, Token, TokenCreated, TokenList, TokenScope,
 };
+pub use requests::{Amount, Amounts, ApproveRequest, ApprovedRequest, DenyRequest, Grant, NewRequest, Request, RequestList, RequestState};
+pub use rules::{ApplyRules, NewRule, Rule, RuleChange, RuleList};
 pub use usage::{BerthUsage, DiskUsage, IoUsage, NetworkUsage, Pressure, Stall, Usage, UsageChart, UsageList, UsagePoint};
 
 /// Path below which all of this lives.

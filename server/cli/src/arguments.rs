@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
+    dates::{End, OrNever},
     limits::{ChangeArguments, LimitArguments},
     units::{Ports, Span, parse_user},
 };
@@ -106,8 +107,15 @@ pub(crate) enum Command {
     /// Give a host user a berth
     Assign {
         /// Name of the host account
-        user: String,
-        /// Quota set to start from [default: default]
+        #[arg(required_unless_present = "from")]
+        user: Option<String>,
+        /// Many at once: a CSV table with a heading; columns user, profile, image, cpus, memory, swap, pids, disk, until. "-" reads standard input
+        #[arg(long, value_name = "FILE", conflicts_with = "user")]
+        from: Option<PathBuf>,
+        /// When the assignment ends and the berth is suspended: 2027-03-31, friday, 90d, …
+        #[arg(long, value_name = "WHEN")]
+        until: Option<End>,
+        /// Quota set to start from [default: by the rules of the host, else default]
         #[arg(long, value_name = "NAME")]
         profile: Option<String>,
         /// Image, by name or digest [default: the default image]
@@ -118,12 +126,14 @@ pub(crate) enum Command {
         /// Accept a system account
         #[arg(long)]
         allow_system: bool,
-        /// Leave it stopped; it starts on the first connection
+        /// Leave it stopped; it starts on the first connection. So do those of a table, unless --start is given
         #[arg(long)]
         no_start: bool,
-        /// Do not wait until it is done
-        #[arg(long)]
-        no_wait: bool,
+        /// Of a table: start them at once
+        #[arg(long, requires = "from", conflicts_with = "no_start")]
+        start: bool,
+        #[command(flatten)]
+        many: crate::commands::ManyArguments,
     },
     /// List berths
     #[command(visible_alias = "ls")]
@@ -135,16 +145,22 @@ pub(crate) enum Command {
     },
     /// Change the limits of a berth; a running one takes them on at once. What the host refuses leaves all of them as they were
     Set {
-        /// Name of the host account
-        user: String,
+        /// Names of host accounts
+        #[arg(required_unless_present = "all_of_profile", value_name = "USER")]
+        users: Vec<String>,
+        /// All berths of this profile
+        #[arg(long, value_name = "NAME", conflicts_with = "users")]
+        all_of_profile: Option<String>,
         /// Another quota set
         #[arg(long, value_name = "NAME")]
         profile: Option<String>,
-        /// Show what would change, and what of it would wait for a restart; change nothing
-        #[arg(long)]
-        dry_run: bool,
+        /// When the assignment ends and the berth is suspended: 2027-03-31, friday, 90d, …, or never
+        #[arg(long, value_name = "WHEN|never")]
+        until: Option<OrNever>,
         #[command(flatten)]
         limits: ChangeArguments,
+        #[command(flatten)]
+        many: crate::commands::ManyArguments,
     },
     /// Show what running berths use of what they may use
     Top(crate::commands::TopArguments),
@@ -261,6 +277,16 @@ pub(crate) enum Command {
     /// Long-running requests
     #[command(subcommand)]
     Operations(crate::commands::OperationsCommand),
+    /// Which profile the members of a host group get, and whether a first use gives them a berth
+    #[command(subcommand)]
+    Rule(crate::commands::RuleCommand),
+    /// Ask for more for a while, for instance: berth request --disk +20g --until friday --reason "the thesis"
+    Request(crate::commands::RequestArguments),
+    /// What users have asked for
+    #[command(subcommand)]
+    Requests(crate::commands::RequestsCommand),
+    /// Take a berth for yourself, if the host gives you one on first use
+    Claim(crate::commands::ClaimArguments),
     /// Show how your own berth is
     Status,
     /// Print what makes a Docker client use the berth: eval "$(berth env)"

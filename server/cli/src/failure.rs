@@ -34,6 +34,10 @@ impl Failure {
         }
     }
 
+    pub(crate) fn detail(&self) -> &str {
+        &self.problem.detail
+    }
+
     pub(crate) fn code(&self) -> u8 {
         self.code
     }

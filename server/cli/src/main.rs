@@ -7,6 +7,8 @@
 
 mod arguments;
 mod commands;
+mod csv;
+mod dates;
 mod docker_config;
 mod failure;
 mod limits;

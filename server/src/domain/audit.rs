@@ -7,6 +7,8 @@ pub enum Subject<'a> {
     Berth(&'a str),
     Image(&'a str),
     Profile(&'a str),
+    /// The rule of this host group.
+    Rule(&'a str),
     Archive(&'a str),
     /// Those of the host, as a whole.
     Accounts,
@@ -26,6 +28,7 @@ impl<'a> Subject<'a> {
             Self::Berth(_) => Self::BERTH,
             Self::Image(_) => "image",
             Self::Profile(_) => "profile",
+            Self::Rule(_) => "rule",
             Self::Archive(_) => "archive",
             Self::Accounts => "accounts",
             Self::Account(_) => "account",
@@ -36,9 +39,13 @@ impl<'a> Subject<'a> {
 
     pub fn name(self) -> &'a str {
         match self {
-            Self::Berth(name) | Self::Image(name) | Self::Profile(name) | Self::Archive(name) | Self::Account(name) | Self::Token(name) => {
-                name
-            }
+            Self::Berth(name)
+            | Self::Image(name)
+            | Self::Profile(name)
+            | Self::Archive(name)
+            | Self::Rule(name)
+            | Self::Account(name)
+            | Self::Token(name) => name,
             Self::Accounts => "accounts",
             Self::Keys => "access",
         }

@@ -6,7 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{BerthId, Egress, Ensure, EnsureWanted, HostPolicy, Limits, OwnLimits, PortRange, Problem, ProfileId, Usage, UserId, UserName};
+use super::{
+    BerthId, Egress, Ensure, EnsureWanted, Grant, HostPolicy, Limits, OwnLimits, PortRange, Problem, ProfileId, Usage, UserId, UserName,
+};
 
 /// What is asked for and not yet reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,11 +230,21 @@ pub struct Berth {
     pub image: String,
     pub image_name: String,
     pub own: Own,
-    /// The limits in force.
+    /// The profile's limits with the berth's own in their place.
+    pub base: Limits,
+    /// What was granted on top of them for a while.
+    pub grants: Vec<Grant>,
+    /// The limits in force: the base with the grants.
     pub limits: Limits,
     /// The profile's, with the berth's own egress where it has one.
     pub policy: HostPolicy,
     pub suspension: Option<Suspension>,
+    /// When the assignment ends.
+    pub until: Option<i64>,
+    /// It is suspended because the assignment has ended.
+    pub ended: bool,
+    /// Somebody named the profile; otherwise a rule decided, or none did.
+    pub profile_named: bool,
     pub allow_system: bool,
     pub wanted: Wanted,
     /// Set by a restart: a berth that has run since before this is stopped first.

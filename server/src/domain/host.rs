@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::{BerthId, HostPolicy, Limits, Problem};
 
 /// A host account, as the node looked it up.
@@ -8,6 +10,17 @@ pub struct HostUser {
     pub gid: u32,
     pub home: String,
     pub system: bool,
+}
+
+/// What the host knows of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Nothing: there is no such account.
+    pub account: Option<HostUser>,
+    /// Of the groups that were asked about, those that he belongs to.
+    pub groups: BTreeSet<String>,
+    /// Why it is not known.
+    pub problem: Option<Problem>,
 }
 
 /// The host and what it has to give.

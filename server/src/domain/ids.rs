@@ -30,4 +30,7 @@ id! {
     AdministratorId,
     SessionId,
     TokenId,
+    /// What a user asked for.
+    RequestId,
+    RuleId,
 }

@@ -49,6 +49,10 @@ name! {
     UserName, 128, |c| !c.is_control() && !c.is_whitespace() && c != ':' && c != ','
 }
 name! {
+    /// Name of a host group; whether it exists, the node says.
+    GroupName, 128, |c| !c.is_control() && c != ':' && c != ','
+}
+name! {
     /// Name of a profile: letters, digits, `.`, `_`, `-`.
     ProfileName, 64, |c| c.is_ascii_alphanumeric() || "._-".contains(c)
 }

@@ -100,6 +100,9 @@ pub enum Parameters {
     Change {
         profile: ProfileId,
         own: Box<Own>,
+        /// When the assignment was to end.
+        #[serde(default)]
+        until: Option<i64>,
     },
     Build {
         suite: String,

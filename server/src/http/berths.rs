@@ -10,14 +10,11 @@ use super::{
     error::{Error, Failure},
     etag::{IfMatch, Tagged},
     extract::{Json, Path, Query},
-    limits::{self, named},
+    limits,
     listing::BerthsQuery,
-    paged, policy,
+    paged,
 };
-use crate::{
-    domain::{Caller, Own, OwnLimits},
-    service::{AssignBerth, ChangeBerth},
-};
+use crate::{domain::Caller, service::ChangeBerth};
 
 /// Lists berths, by the names of their users unless `sort` says otherwise; a user without a role sees his own. What is given narrows together.
 #[utoipa::path(get, path = "/berths", tag = "berths", params(BerthsQuery), responses((status = 200, body = BerthList), Failure))]
@@ -36,15 +33,7 @@ pub(super) async fn list_berths(
 /// Assigns a berth to a host user.
 #[utoipa::path(post, path = "/berths", tag = "berths", request_body = NewBerth, responses((status = 202, body = Accepted), Failure))]
 pub(super) async fn create_berth(State(api): State<Api>, caller: Caller, Json(new): Json<NewBerth>) -> Result<AcceptedResponse, Error> {
-    let request = AssignBerth {
-        user: new.user,
-        profile: new.profile,
-        image: new.image,
-        own: Own { limits: named!(OwnLimits, new), egress: new.egress.map(policy::egress).transpose()? },
-        allow_system: new.allow_system,
-        start: new.start,
-    };
-    let accepted = api.service.assign_berth(&caller, request).await?;
+    let accepted = api.service.assign_berth(&caller, limits::new_berth(new)?).await?;
     Ok((StatusCode::ACCEPTED, Answer(convert::accepted(accepted))))
 }
 

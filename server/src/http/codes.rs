@@ -56,6 +56,11 @@ pub const ASK_NODE: &[&str] = &[
     "remove_archive",
     "restore_berth",
     "readyz",
+    "create_berths",
+    "change_berths",
+    "claim_berth",
+    "apply_rules",
+    "approve_request",
 ];
 
 const BERTH: &[&str] = &[
@@ -75,8 +80,24 @@ const BERTH: &[&str] = &[
     "prune_berth",
     "list_usage",
     "show_usage",
+    "claim_berth",
+    "create_request",
+    "approve_request",
+    "cancel_request",
 ];
-const LIMITS: &[&str] = &["create_berth", "restore_berth", "change_berth", "preview_change", "create_profile", "change_profile"];
+/// What promises more of the host; of many at once each entry is told.
+const PROMISES: &[&str] =
+    &["create_berth", "restore_berth", "change_berth", "preview_change", "change_profile", "claim_berth", "approve_request"];
+const LIMITS: &[&str] = &[
+    "create_berth",
+    "restore_berth",
+    "change_berth",
+    "preview_change",
+    "create_profile",
+    "change_profile",
+    "create_request",
+    "approve_request",
+];
 const PROFILE: &[&str] = &[
     "show_profile",
     "change_profile",
@@ -86,6 +107,9 @@ const PROFILE: &[&str] = &[
     "restore_berth",
     "change_berth",
     "preview_change",
+    "create_rule",
+    "change_rule",
+    "change_berths",
 ];
 const USER: &[&str] = &[
     "restore_berth",
@@ -200,9 +224,9 @@ codes! {
     "berth_not_running" 409 Ops(&["exec_berth", "open_terminal", "read_logs", "prune_berth"]) => "the berth does not run";
     "not_seen" 409 Ops(&["show_inside"]) => "the berth rests, and what is in it was not seen before";
     "prune_failed" 409 Ops(&["prune_berth"]) => "the berth's Docker refused, or did not get done";
-    "root_not_allowed" 422 Ops(&["create_berth", "restore_berth"]) => "root gets no berth";
-    "system_account" 422 Ops(&["create_berth", "restore_berth"]) => "the account is one of the system's, and allow_system is not set";
-    "invalid_reason" 400 Ops(&["suspend_berth", "suspend_berths"]) => "the reason is empty, too long, or not one line";
+    "root_not_allowed" 422 Ops(&["create_berth", "restore_berth", "claim_berth"]) => "root gets no berth";
+    "system_account" 422 Ops(&["create_berth", "restore_berth", "claim_berth"]) => "the account is one of the system's, and allow_system is not set";
+    "invalid_reason" 400 Ops(&["suspend_berth", "suspend_berths", "create_request", "approve_request", "deny_request"]) => "the reason is empty, too long, or not one line";
     "invalid_command" 400 Ops(&["exec_berth"]) => "the command is empty, or a part of it cannot be passed on";
     "upgrade_required" 426 Ops(&["exec_berth", "open_terminal"]) => "the connection must be upgraded to berth-exec, or to a WebSocket";
     "too_many_commands" 503 Ops(&["exec_berth", "open_terminal"]) => "too many commands run in the berth";
@@ -211,9 +235,28 @@ codes! {
     "limit_too_low" 422 Ops(LIMITS) => "a limit is below the least";
     "limit_too_high" 422 Ops(LIMITS) => "a limit is above the most";
     "invalid_policy" 422 Ops(LIMITS) => "the policy or the egress makes no sense";
-    "disk_overcommitted" 422 Ops(&["create_berth", "restore_berth", "change_berth", "preview_change", "change_profile"]) => "all disks together would pass what the policy allows";
+    "disk_overcommitted" 422 Ops(PROMISES) => "all disks together would pass what the policy allows";
     "limit_refused" 409 Ops(&["preview_change"]) => "the kernel does not take the limit";
     "disk_below_use" 409 Ops(&["preview_change"]) => "the disk would be smaller than what is in use";
+
+    "duplicate_user" 409 Ops(&["create_berths", "change_berths"]) => "the user stands in the list twice";
+    "assignment_ended" 409 Ops(&["resume_berth"]) => "the time for which the berth was assigned is over";
+    "invalid_until" 400 Ops(&["create_berth", "create_berths", "change_berth", "change_berths", "create_request", "approve_request"]) => "the end lies in the past, or too far ahead";
+    "too_many_claims" 503 Ops(&["claim_berth"]) => "too many ask for a berth at once; try again";
+    "rule_exhausted" 422 Ops(&["claim_berth"]) => "the rule for the caller's group has given all that it may";
+    "invalid_group_name" 400 Ops(&["create_rule", "change_rule", "delete_rule"]) => "this can be no group's name";
+    "rule_not_found" 404 Ops(&["change_rule", "delete_rule"]) => "there is no rule for the group";
+    "rule_exists" 409 Ops(&["create_rule"]) => "there is a rule for the group already";
+    "too_many_rules" 422 Ops(&["create_rule"]) => "there are as many rules as there may be";
+    "invalid_most" 400 Ops(&["create_rule", "change_rule"]) => "a rule gives at least one berth";
+    "request_not_found" 404 Ops(&["show_request", "approve_request", "deny_request", "cancel_request"]) => "there is no such request, or it is not the caller's";
+    "request_not_open" 409 Ops(&["approve_request", "deny_request", "cancel_request"]) => "the request is decided, or over";
+    "nothing_asked" 400 Ops(&["create_request", "approve_request"]) => "no amount is asked for";
+    "too_many_requests" 422 Ops(&["create_request"]) => "the user has too many open requests";
+    "no_entries" 400 Ops(&["create_berths", "change_berths"]) => "the list is empty";
+    "too_many_entries" 400 Ops(&["create_berths", "change_berths"]) => "the list has more entries than one request may";
+    "cpu_overcommitted" 422 Ops(PROMISES) => "all berths together would pass what the policy allows of the CPUs";
+    "memory_overcommitted" 422 Ops(PROMISES) => "all berths together would pass what the policy allows of the memory";
 
     "invalid_profile_name" 400 Ops(PROFILE) => "this can be no profile's name";
     "profile_not_found" 404 Ops(PROFILE) => "there is no such profile";
@@ -226,9 +269,9 @@ codes! {
     "invalid_image_name" 400 Ops(&["create_berth", "set_default_image", "remove_image", "build_image", "import_image"]) => "this can be no image's name";
     "image_not_found" 404 Ops(IMAGE) => "there is no such image";
     "image_in_use" 409 Ops(&["remove_image"]) => "berths stand on the image";
-    "no_image" 409 Ops(&["create_berth"]) => "there is no image yet";
-    "no_default_image" 409 Ops(&["create_berth"]) => "there are several images, and none is the default one";
-    "default_image_gone" 409 Ops(&["create_berth"]) => "the default image was removed";
+    "no_image" 409 Ops(&["create_berth", "claim_berth"]) => "there is no image yet";
+    "no_default_image" 409 Ops(&["create_berth", "claim_berth"]) => "there are several images, and none is the default one";
+    "default_image_gone" 409 Ops(&["create_berth", "claim_berth"]) => "the default image was removed";
     "unknown_suite" 400 Ops(&["build_image"]) => "there is no recipe for this release of Debian";
     "too_many_image_operations" 409 Ops(IMAGE_WORK) => "too many operations on images are under way";
 

@@ -4,7 +4,7 @@ pub(super) mod sign_in;
 
 use berth_api as api;
 
-use super::{error::stored, limits, policy, usage};
+use super::{error::stored, limits, many, policy, requests, usage};
 use crate::{
     domain::{
         AuditRecord, Berth, CallOutcome, CallRecord, Check, CheckLevel, HostPort, HostUser, Kind, Operation, OperationState, Profile,
@@ -27,6 +27,12 @@ pub(super) fn berth(berth: Berth, down_since: Option<i64>) -> api::Berth {
         since,
         hint: Some("systemctl status berth-node".to_owned()),
     }));
+    conditions.extend(berth.grants.iter().filter_map(|grant| grant.overdue.as_ref()).map(|(problem, since)| api::Condition {
+        kind: "FallbackRefused".to_owned(),
+        message: format!("what was granted for a while has ended and cannot be taken away yet: {}", problem.detail),
+        since: *since,
+        hint: Some("use less inside (docker system prune); it is tried again by itself".to_owned()),
+    }));
     let status = berth.status;
     conditions.extend(status.iter().flat_map(|status| &status.conditions).map(|one| api::Condition {
         kind: one.kind.clone(),
@@ -42,6 +48,8 @@ pub(super) fn berth(berth: Berth, down_since: Option<i64>) -> api::Berth {
         profile: berth.profile,
         image: api::ImageRef { digest: berth.image, name: berth.image_name },
         limits: limits::shown(berth.limits),
+        grants: berth.grants.iter().map(requests::grant).collect(),
+        until: berth.until,
         own_limits: berth.own.names().into_iter().map(str::to_owned).collect(),
         wanted: match berth.wanted {
             Wanted::Present => api::WantedState::Present,
@@ -175,7 +183,7 @@ pub(super) fn accepted((accepted, told): (Operation, Vec<Warning>)) -> api::Acce
     api::Accepted { operation: operation(accepted), warnings: warnings(told) }
 }
 
-fn warnings(warnings: Vec<Warning>) -> Vec<api::Warning> {
+pub(super) fn warnings(warnings: Vec<Warning>) -> Vec<api::Warning> {
     warnings.into_iter().map(|warning| api::Warning { code: warning.code.to_owned(), detail: warning.detail }).collect()
 }
 
@@ -183,7 +191,7 @@ pub(super) fn preview(preview: Preview) -> api::ChangePreview {
     let waits = |field: &str| preview.waits.iter().find(|one| one.field == field).map(|one| one.reason.clone());
     let changes = preview.changes.into_iter();
     let changes = changes.map(|one| api::FieldChange { waits: waits(&one.field), field: one.field, before: one.before, after: one.after });
-    api::ChangePreview { changes: changes.collect(), warnings: warnings(preview.warnings) }
+    api::ChangePreview { changes: changes.collect(), warnings: warnings(preview.warnings), headroom: many::headroom(preview.headroom) }
 }
 
 pub(super) fn all_accepted(accepted: AllAccepted) -> api::AllAccepted {

@@ -22,29 +22,51 @@ const SLOW: Duration = Duration::from_secs(20);
 /// A JSON body.
 pub(super) struct Json<T>(pub(super) T);
 
+/// A JSON body that may list many things.
+pub(super) struct LargeJson<T>(pub(super) T);
+
+/// A thousand entries with all of their limits.
+const MAX_LARGE_JSON: usize = 1 << 20;
+
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Error> {
-        let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        if kind.split(';').next().is_none_or(|kind| !kind.trim().eq_ignore_ascii_case("application/json")) {
-            return Err(invalid(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "the body must be application/json")
-                .hint("send the header Content-Type: application/json"));
-        }
-        let bytes = whole(request.into_body()).await?;
-        serde_json::from_slice(&bytes).map(Self).map_err(|error| {
-            let code = if error.is_data() { "invalid_body" } else { "malformed_json" };
-            invalid(StatusCode::BAD_REQUEST, code, &shorten(&error.to_string()))
-        })
+        json(request, MAX_JSON).await.map(Self)
     }
 }
 
-/// The whole of a JSON body, as far as [`MAX_JSON`] and within [`SLOW`].
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for LargeJson<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Error> {
+        json(request, MAX_LARGE_JSON).await.map(Self)
+    }
+}
+
+async fn json<T: DeserializeOwned>(request: Request, most: usize) -> Result<T, Error> {
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if kind.split(';').next().is_none_or(|kind| !kind.trim().eq_ignore_ascii_case("application/json")) {
+        return Err(invalid(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "the body must be application/json")
+            .hint("send the header Content-Type: application/json"));
+    }
+    let bytes = up_to(request.into_body(), most).await?;
+    serde_json::from_slice(&bytes).map_err(|error| {
+        let code = if error.is_data() { "invalid_body" } else { "malformed_json" };
+        invalid(StatusCode::BAD_REQUEST, code, &shorten(&error.to_string()))
+    })
+}
+
+/// The whole of a JSON body, as far as any may go and within [`SLOW`].
 pub(super) async fn whole(body: Body) -> Result<Bytes, Error> {
-    match tokio::time::timeout(SLOW, Limited::new(body, MAX_JSON).collect()).await {
+    up_to(body, MAX_LARGE_JSON).await
+}
+
+async fn up_to(body: Body, most: usize) -> Result<Bytes, Error> {
+    match tokio::time::timeout(SLOW, Limited::new(body, most).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let detail = format!("the body passes {MAX_JSON} bytes");
+            let detail = format!("the body passes {most} bytes");
             Err(invalid(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", &detail))
         }
         Ok(Err(_)) => Err(invalid(StatusCode::BAD_REQUEST, "broken_body", "the body broke off")),

@@ -4,8 +4,8 @@ use berth_api as api;
 
 use super::policy;
 use crate::{
-    domain::{Expected, InvalidEgress, LimitChange, Limits},
-    service::ChangeBerth,
+    domain::{Expected, InvalidEgress, LimitChange, Limits, Own, OwnLimits},
+    service::{AssignBerth, ChangeBerth},
 };
 
 /// The limits that a request names; all kinds of requests name them alike.
@@ -41,5 +41,18 @@ pub(super) fn shown(from: Limits) -> api::Limits {
 pub(super) fn changed(from: api::BerthChange) -> Result<ChangeBerth, InvalidEgress> {
     let limits = named!(LimitChange, from);
     let egress = from.egress.map(|egress| egress.map(policy::egress).transpose()).transpose()?;
-    Ok(ChangeBerth { profile: from.profile, limits, egress, expected: Expected::Whatever })
+    Ok(ChangeBerth { profile: from.profile, limits, egress, until: from.until, by_rule: false, expected: Expected::Whatever })
+}
+
+/// A new berth; what is absent is the profile's.
+pub(super) fn new_berth(new: api::NewBerth) -> Result<AssignBerth, InvalidEgress> {
+    Ok(AssignBerth {
+        user: new.user,
+        profile: new.profile,
+        image: new.image,
+        own: Own { limits: named!(OwnLimits, new), egress: new.egress.map(policy::egress).transpose()? },
+        allow_system: new.allow_system,
+        start: new.start,
+        until: new.until,
+    })
 }

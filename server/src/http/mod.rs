@@ -25,6 +25,7 @@ mod limits;
 mod listener;
 mod listing;
 mod local;
+mod many;
 mod metrics;
 mod middleware;
 mod operations;
@@ -32,6 +33,8 @@ mod policy;
 mod profiles;
 mod security;
 mod sessions;
+mod requests;
+mod rules;
 mod streams;
 mod suspension;
 mod tcp;
@@ -162,7 +165,18 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(tokens::list_tokens, tokens::create_token))
         .routes(routes!(tokens::exchange_token))
         .routes(routes!(tokens::rotate_keys))
-        .routes(routes!(tokens::revoke_token));
+        .routes(routes!(tokens::revoke_token))
+        .routes(routes!(many::create_berths))
+        .routes(routes!(many::change_berths))
+        .routes(routes!(many::claim_berth))
+        .routes(routes!(rules::list_rules, rules::create_rule))
+        .routes(routes!(rules::change_rule, rules::delete_rule))
+        .routes(routes!(rules::apply_rules))
+        .routes(routes!(requests::list_requests, requests::create_request))
+        .routes(routes!(requests::show_request))
+        .routes(routes!(requests::approve_request))
+        .routes(routes!(requests::deny_request))
+        .routes(routes!(requests::cancel_request));
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(host::healthz))
         .routes(routes!(host::readyz))

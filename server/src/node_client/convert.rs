@@ -4,7 +4,7 @@ use berth_protocol as wire;
 
 use crate::domain::{
     BerthId, Check, CheckLevel, Condition, Egress, Ensure, EnsureWanted, ExecCommand, HomeAccess, HostPolicy, HostPort, HostUser, Image,
-    Limits, NodeInfo, OpenTo, PortRange, Problem, Progress, PublishedPort, Refusal, Restart, Sleep, State, Status, Usage,
+    Limits, Member, NodeInfo, OpenTo, PortRange, Problem, Progress, PublishedPort, Refusal, Restart, Sleep, State, Status, Usage,
 };
 
 pub(super) fn problem(status: u16, problem: wire::Problem) -> Problem {
@@ -39,6 +39,14 @@ impl From<wire::NodeInfo> for NodeInfo {
 impl From<wire::HostUser> for HostUser {
     fn from(user: wire::HostUser) -> Self {
         Self { name: user.name, uid: user.uid, gid: user.gid, home: user.home, system: user.system }
+    }
+}
+
+impl From<wire::Member> for Member {
+    fn from(account: wire::Member) -> Self {
+        let wire::Member { user, groups, problem: why, .. } = account;
+        let status = |why: &wire::Problem| if why.code == "directory_unavailable" { 503 } else { 400 };
+        Self { account: user.map(HostUser::from), groups: groups.into_iter().collect(), problem: why.map(|why| problem(status(&why), why)) }
     }
 }
 

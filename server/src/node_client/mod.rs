@@ -31,11 +31,14 @@ pub use archives::ArchiveStream;
 pub use uploads::{Sent, Upload, Uploads};
 
 use crate::domain::{
-    BerthId, Check, Clock, Ensure, ExecCommand, HostUser, Image, NodeInfo, Problem, Progress, Refusal, Sample, Status, UserName, Waits,
+    BerthId, Check, Clock, Ensure, ExecCommand, HostUser, Image, Member, NodeInfo, Problem, Progress, Refusal, Sample, Status, UserName,
+    Waits,
 };
 
 /// A question.
 const ASK: Duration = Duration::from_secs(10);
+/// One about many accounts; the node gives up on the name service before.
+const ASK_MANY: Duration = Duration::from_secs(40);
 /// A change; the node answers once the wanted state is reached, a start waits for the inner Docker.
 const ACT: Duration = Duration::from_secs(240);
 
@@ -112,6 +115,22 @@ impl NodeClient {
     pub async fn user(&self, name: &UserName) -> Result<Option<HostUser>, Error> {
         let user: Option<wire::HostUser> = found(self.ask("look-up of the user", &format!("/v1/users/{}", segment(name.as_str()))).await)?;
         Ok(user.map(HostUser::from))
+    }
+
+    /// The accounts of these names, in their order, and which of `groups` each belongs to; asks for as many at a time as the node takes.
+    pub async fn members(&self, names: &[UserName], groups: &[String]) -> Result<Vec<Member>, Error> {
+        let mut all = Vec::with_capacity(names.len());
+        for part in names.chunks(wire::Asked::MOST_NAMES) {
+            let asked = wire::Asked { names: part.iter().map(ToString::to_string).collect(), groups: groups.to_vec() };
+            let what = "look-up of users";
+            let told: Vec<wire::Member> = self.send(what, Method::POST, "/v1/users", Some(&asked), ASK_MANY).await?;
+            if told.len() != part.len() {
+                let reason = format!("it told of {} accounts, {} were asked for", told.len(), part.len());
+                return Err(Error::Answer { what: what.to_owned(), reason });
+            }
+            all.extend(told.into_iter().map(Member::from));
+        }
+        Ok(all)
     }
 
     pub async fn berths(&self) -> Result<Vec<Status>, Error> {

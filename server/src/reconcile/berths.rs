@@ -1,7 +1,7 @@
 //! One berth: ask the node what is there, plan, ask for the next step, write down what came of it, until there is nothing left to do.
 
 use super::{
-    Outcome, Reconciler, archives,
+    Outcome, Reconciler, archives, ends,
     plan::{Step, plan, with_archive},
     settle,
 };
@@ -9,7 +9,7 @@ use crate::{
     chain,
     domain::{
         Archiving, AuditEntry, Berth, BerthId, EnsureWanted, Kind, Limits, Operation, OperationState, Own, Parameters, Problem, Refusal,
-        Status, Subject, Wanted,
+        Status, Subject, Wanted, below,
     },
     store,
 };
@@ -146,6 +146,7 @@ async fn succeed(reconciler: &Reconciler, berth: &Berth, status: &Status) -> Res
     let mut tx = reconciler.store.begin().await?;
     store::berths::observe(&mut tx, status, now).await?;
     store::berths::applied(&mut tx, berth.id, berth.generation, None, now).await?;
+    ends::reached(reconciler, &mut tx, berth, now).await?;
     let operations = store::operations::unfinished(&mut tx, berth.id).await?;
     for (id, state) in settle::succeed(&operations, berth.generation, berth.suspension.is_some()) {
         let problem = (state == OperationState::Cancelled).then(|| overtaken(berth));
@@ -171,6 +172,7 @@ async fn deleted(reconciler: &Reconciler, berth: &Berth) -> Result<(), store::Er
         let result = archive.as_deref().filter(|_| state == OperationState::Succeeded);
         store::operations::finish(&mut tx, operation.id, state, result, problem.as_ref(), now).await?;
     }
+    ends::gone(&mut tx, berth.id, now).await?;
     store::berths::remove(&mut tx, berth.id, now).await?;
     store::users::remove(&mut tx, berth.user_id).await?;
     reconciler.store.commit(tx).await?;
@@ -226,10 +228,11 @@ pub(super) async fn refuse(reconciler: &Reconciler, berth: &Berth, problem: &Pro
     let operations = store::operations::unfinished(&mut tx, berth.id).await?;
     let newest = store::berths::by_id(&mut tx, berth.id).await?.map(|newest| newest.generation);
     let covered = |generation: Option<i64>| generation.is_some_and(|own| own <= berth.generation);
+    let granted = ends::refused(reconciler, &mut tx, berth, problem, now).await?;
     let before = settle::before(&operations, berth.generation);
-    if let (Some((profile, own)), Some(next)) = (&before, settle::next_change(&operations, berth.generation)) {
+    if let (Some((profile, own, until)), Some(next)) = (&before, settle::next_change(&operations, berth.generation)) {
         // What was refused is part of the change that follows; if that is refused too, all of it goes back.
-        let previous = Parameters::Change { profile: *profile, own: Box::new(own.clone()) };
+        let previous = Parameters::Change { profile: *profile, own: Box::new(own.clone()), until: *until };
         store::operations::set_parameters(&mut tx, next, &previous).await?;
     }
     let before = before.filter(|_| newest == Some(berth.generation));
@@ -254,23 +257,26 @@ pub(super) async fn refuse(reconciler: &Reconciler, berth: &Berth, problem: &Pro
         store::berths::set_problem(&mut tx, berth.id, Some((problem, now)), now).await?;
         Outcome::Retry
     } else {
-        if let Some((profile, own)) = &before {
+        if let Some((profile, own, until)) = &before {
             store::berths::restore_limits(&mut tx, berth.id, *profile, own, now).await?;
+            store::ends::set(&mut tx, berth.id, *until).await?;
             let details = serde_json::json!({ "code": problem.code, "detail": problem.detail });
             let entry = AuditEntry { action: "undo_change_berth", subject: Subject::Berth(berth.user.as_str()), details, operation: None };
             store::audit::insert(&mut tx, &reconciler.clock, None, entry).await?;
         } else if let Left::Limits(kept) = left
             && newest == Some(berth.generation)
+            && !granted
             && kept != berth.limits
         {
-            let own = Own { limits: berth.own.limits.keeping(kept, berth.limits), ..berth.own.clone() };
+            let (kept_base, base) = (below(kept, &berth.grants), berth.base);
+            let own = Own { limits: berth.own.limits.keeping(kept_base, base), ..berth.own.clone() };
             store::berths::restore_limits(&mut tx, berth.id, berth.profile_id, &own, now).await?;
             let details = serde_json::json!({ "code": problem.code, "detail": problem.detail, "kept": kept });
             let entry = AuditEntry { action: "keep_limits", subject: Subject::Berth(berth.user.as_str()), details, operation: None };
             store::audit::insert(&mut tx, &reconciler.clock, None, entry).await?;
         }
         // With the old limits back the berth is as wanted again; the operation tells what was refused.
-        let problem = before.is_none().then_some((problem, now));
+        let problem = (before.is_none() && !granted).then_some((problem, now));
         match berth.suspension {
             // Nobody is free because the node failed once to bar him.
             Some(_) => {

@@ -10,6 +10,7 @@ mod accounts;
 mod archives;
 mod berths;
 mod calls;
+mod ends;
 mod images;
 pub mod plan;
 #[cfg(test)]
@@ -95,7 +96,9 @@ impl Reconciler {
         tasks.spawn(accounts::follow(Arc::clone(&self), self.accounts.clone(), soft.clone()));
         let mut prune_at = Instant::now() + Duration::from_secs(60);
         loop {
-            let error = self.pass(&tasks, &hard).await.err();
+            let ends = ends::look(&self).await;
+            let next_end = ends.as_ref().ok().copied().flatten();
+            let error = self.pass(&tasks, &hard).await.err().or(ends.err());
             if let Some(error) = &error {
                 tracing::error!(error = crate::chain(error), "cannot read what is to be done");
             }
@@ -111,6 +114,9 @@ impl Reconciler {
             }
             let timer = Instant::now() + TIMER;
             let wake = self.slots.next().map_or(timer, |next| next.min(timer));
+            // By the clock of the host, which may be set meanwhile: the timer looks at it anew.
+            let until_end = next_end.map(|end| Duration::from_millis((end - self.clock.now()).max(0).unsigned_abs()));
+            let wake = until_end.and_then(|pause| Instant::now().checked_add(pause)).map_or(wake, |end| end.min(wake));
             tokio::select! {
                 () = soft.cancelled() => return,
                 () = self.store.announced() => {}
@@ -184,6 +190,7 @@ impl Reconciler {
             store::events::prune(&mut tx, now).await?;
             store::keyed::prune(&mut tx, now).await?;
             store::samples::prune(&mut tx, now).await?;
+            store::requests::prune(&mut tx, now - KEEP_AUDIT).await?;
             self.store.commit(tx).await?;
             Ok::<_, store::Error>((operations, audit))
         };

@@ -24,10 +24,10 @@ pub(super) fn next_change(operations: &[Operation], generation: i64) -> Option<O
 }
 
 /// What the berth had before the first of the changes that the node has refused.
-pub(super) fn before(operations: &[Operation], generation: i64) -> Option<(ProfileId, Own)> {
+pub(super) fn before(operations: &[Operation], generation: i64) -> Option<(ProfileId, Own, Option<i64>)> {
     operations.iter().filter(|operation| operation.generation.is_some_and(|own| own <= generation)).find_map(|operation| {
         match (operation.kind, &operation.parameters) {
-            (Kind::BerthChange, Parameters::Change { profile, own }) => Some((*profile, Own::clone(own))),
+            (Kind::BerthChange, Parameters::Change { profile, own, until }) => Some((*profile, Own::clone(own), *until)),
             _ => None,
         }
     })
@@ -89,7 +89,7 @@ mod tests {
     fn a_refused_change_goes_back_to_what_was_before_the_first() {
         let previous = |pids| {
             let limits = OwnLimits { pids: Some(pids), ..OwnLimits::default() };
-            Parameters::Change { profile: ProfileId(Uuid::nil()), own: Box::new(Own { limits, egress: None }) }
+            Parameters::Change { profile: ProfileId(Uuid::nil()), own: Box::new(Own { limits, egress: None }), until: None }
         };
         let mut operations = [operation(1, Kind::BerthChange, 2), operation(2, Kind::BerthChange, 3)];
         operations[0].parameters = previous(100);

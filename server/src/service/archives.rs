@@ -84,7 +84,7 @@ impl Service {
         let wanted_profile = request.profile.as_deref().map(|text| name::<ProfileName>("profile", text)).transpose()?;
         let account = self.node.user(&user).await?.ok_or_else(|| not_found("user", user.as_str()))?;
         let allow_system = request.allow_system || found.notes.as_ref().is_some_and(|notes| notes.allow_system);
-        super::berths::check_account(&user, &account, request.allow_system)?;
+        super::assign::check_account(&user, &account, request.allow_system)?;
         let images = self.node.images().await?;
         let image = images.iter().find(|image| image.digest == found.image).ok_or_else(|| {
             let known = found.notes.as_ref().map(|notes| format!(" ({})", super::shorten(&notes.image_name))).unwrap_or_default();
@@ -103,7 +103,7 @@ impl Service {
                 .into());
         }
         let (profile, own, mut warnings) = placement(&mut tx, wanted_profile, found.notes.as_ref()).await?;
-        super::berths::check_own(&own, profile.limits)?;
+        super::assign::check_own(&own, profile.limits)?;
         let before = store::berths::sums(&mut tx).await?;
         let user_id = UserId(self.clock.id());
         store::users::insert(&mut tx, user_id, &user, account.uid, now).await?;
@@ -121,7 +121,7 @@ impl Service {
         };
         store::berths::insert(&mut tx, &berth).await?;
         store::archives::want(&mut tx, id, &Archiving::Restore { archive: archive.to_owned() }).await?;
-        warnings.extend(quota::check_host(&mut tx, before, &node, &self.policy).await?);
+        warnings.extend(quota::check_host(before, store::berths::sums(&mut tx).await?, &node, &self.policy)?);
         let details = serde_json::json!({ "archive": archive, "was": found.user, "profile": profile.name, "limits": own.limits.over(profile.limits) });
         let target = Target { user: &user, id, generation: 1 };
         let operation = self.accept(tx, caller, (Op::RestoreBerth, Kind::BerthRestore), target, Parameters::None, details).await?;
@@ -145,7 +145,7 @@ async fn placement(
     {
         return Ok((profile, notes.own.clone(), Vec::new()));
     }
-    let default: ProfileName = name("profile", super::berths::DEFAULT_PROFILE)?;
+    let default: ProfileName = name("profile", super::assign::DEFAULT_PROFILE)?;
     let profile = store::profiles::by_name(connection, &default).await?.ok_or_else(|| not_found("profile", default.as_str()))?;
     let (own, detail) = match notes {
         Some(notes) => {

@@ -1,34 +1,24 @@
-//! Berths: assign, look, change, start, stop, restart, delete.
+//! Berths: look, change, start, stop, restart, delete.
 
 use super::{
-    Error, Service, authorise,
+    Error, Service,
+    assign::{Ledger, check_until},
+    authorise,
     history::{Page, invalid_cursor},
-    images::resolve,
     name, not_found,
     profiles::check_policy,
-    quota,
+    quota::{self, Headroom},
     suspension::check_not_suspended,
 };
 use crate::{
     authz::{self, Access, Operation as Op},
     domain::{
-        AuditEntry, Berth, BerthFilter, BerthId, Caller, Clock, Egress, EnsureWanted, Expected, HostPolicy, HostUser, ImageRef, Kind,
-        LimitChange, Limits, NodeInfo, Operation, OperationId, OperationState, Own, Parameters, Problem, Profile, ProfileName, Refusal,
-        Subject, UserId, UserName, Waits, Wanted, Warning,
+        AuditEntry, Berth, BerthFilter, BerthId, Caller, Clock, Egress, EnsureWanted, Expected, HostPolicy, Kind, LimitChange, Operation,
+        OperationId, OperationState, Own, Parameters, Problem, Profile, ProfileName, Refusal, Subject, UserName, Waits, Wanted, Warning,
+        effective,
     },
-    store::{self, Transaction, berths::NewBerth},
+    store::{self, Transaction},
 };
-
-/// What an assignment asks for.
-#[derive(Clone, Debug)]
-pub struct AssignBerth {
-    pub user: String,
-    pub profile: Option<String>,
-    pub image: Option<String>,
-    pub own: Own,
-    pub allow_system: bool,
-    pub start: bool,
-}
 
 /// What is left out stays.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +29,10 @@ pub struct ChangeBerth {
     pub egress: Option<Option<Egress>>,
     /// The revision that is meant.
     pub expected: Expected,
+    /// When the assignment ends; `Some(None)`: never.
+    pub until: Option<Option<i64>>,
+    /// A rule names the profile, not a person.
+    pub by_rule: bool,
 }
 
 /// What a change would do.
@@ -47,6 +41,7 @@ pub struct Preview {
     pub changes: Vec<Difference>,
     pub waits: Vec<Waits>,
     pub warnings: Vec<Warning>,
+    pub headroom: Vec<Headroom>,
 }
 
 /// A value that a change would replace.
@@ -57,17 +52,17 @@ pub struct Difference {
     pub after: serde_json::Value,
 }
 
-/// A berth before and after a change, the latter as stored.
-struct Changed {
-    before: Berth,
-    after: Berth,
-    warnings: Vec<Warning>,
+/// A berth before and after a change.
+pub(super) struct Changed {
+    pub before: Berth,
+    pub after: Berth,
+    pub warnings: Vec<Warning>,
+    /// Whether a person named the profile, where the change does.
+    named: Option<bool>,
 }
 
 /// An accepted request.
 pub(super) type Accepted = (Operation, Vec<Warning>);
-
-pub(super) const DEFAULT_PROFILE: &str = "default";
 
 impl Service {
     pub async fn berths(&self, caller: &Caller, filter: BerthFilter, page: &Page) -> Result<Vec<Berth>, Error> {
@@ -86,57 +81,6 @@ impl Service {
         visible(&mut reader, caller, Op::ShowBerth, user).await
     }
 
-    pub async fn assign_berth(&self, caller: &Caller, request: AssignBerth) -> Result<Accepted, Error> {
-        authorise(caller, Op::CreateBerth)?;
-        let user: UserName = name("user", &request.user)?;
-        let profile_name: ProfileName = name("profile", request.profile.as_deref().unwrap_or(DEFAULT_PROFILE))?;
-        let image = request.image.as_deref().map(|text| name::<ImageRef>("image", text)).transpose()?;
-        let mut reader = self.store.reader().await?;
-        let profile = find_profile(&mut reader, &profile_name).await?;
-        check_own(&request.own, profile.limits)?;
-        let default = store::settings::get(&mut reader, store::settings::DEFAULT_IMAGE).await?;
-        drop(reader);
-        let account = self.node.user(&user).await?.ok_or_else(|| not_found("user", user.as_str()))?;
-        check_account(&user, &account, request.allow_system)?;
-        let image = resolve(&self.node.images().await?, image, default)?;
-        let node = self.node.node().await?;
-
-        let (now, id) = (self.clock.now(), BerthId(self.clock.id()));
-        let wanted = if request.start { Wanted::Running } else { Wanted::Present };
-        let mut tx = self.store.begin().await?;
-        if store::berths::by_user(&mut tx, &user).await?.is_some() {
-            return Err(Problem::new(Refusal::Conflict, "berth_exists", format!("{user} has a berth already"))
-                .hint(format!("berth show {user}; to change its limits: berth set {user} …"))
-                .into());
-        }
-        // Read again: it may have changed or gone since.
-        let profile = find_profile(&mut tx, &profile_name).await?;
-        check_own(&request.own, profile.limits)?;
-        let before = store::berths::sums(&mut tx).await?;
-        let user_id = UserId(self.clock.id());
-        store::users::insert(&mut tx, user_id, &user, account.uid, now).await?;
-        let berth = NewBerth {
-            id,
-            user: user_id,
-            profile: profile.id,
-            image: &image.digest,
-            image_name: &image.name,
-            own: &request.own,
-            allow_system: request.allow_system,
-            wanted,
-            now,
-        };
-        store::berths::insert(&mut tx, &berth).await?;
-        let warnings = quota::check_host(&mut tx, before, &node, &self.policy).await?;
-        let details = serde_json::json!({
-            "profile": profile.name, "image": image.digest, "limits": request.own.limits.over(profile.limits),
-            "egress": request.own.egress, "allow_system": request.allow_system,
-        });
-        let target = Target { user: &user, id, generation: 1 };
-        let operation = self.accept(tx, caller, (Op::CreateBerth, Kind::BerthCreate), target, Parameters::None, details).await?;
-        Ok((operation, warnings))
-    }
-
     /// Stores the change and lets the reconciler carry it out. What the node refuses goes back to what was before: the operation fails with
     /// the node's problem, and the berth has all of its old limits.
     pub async fn change_berth(&self, caller: &Caller, user: &str, change: ChangeBerth) -> Result<Accepted, Error> {
@@ -144,11 +88,13 @@ impl Service {
         // For the warnings and the sum of the disks.
         let node = self.node.node().await?;
         let mut tx = self.store.begin().await?;
-        let Changed { before, after, warnings } = self.change(&mut tx, caller, Op::ChangeBerth, user, change, &node).await?;
+        let mut ledger = Ledger::new(store::berths::sums(&mut tx).await?, node);
+        let changed = self.planned(&mut tx, caller, Op::ChangeBerth, user, change, &mut ledger).await?;
+        let Changed { before, after, warnings, .. } = self.store_change(&mut tx, changed).await?;
         let details = serde_json::json!({
-            "profile": after.profile, "before": before.limits, "limits": after.limits, "egress": after.policy.egress,
+            "profile": after.profile, "before": before.limits, "limits": after.limits, "egress": after.policy.egress, "until": after.until,
         });
-        let previous = Parameters::Change { profile: before.profile_id, own: Box::new(before.own) };
+        let previous = Parameters::Change { profile: before.profile_id, own: Box::new(before.own), until: before.until };
         let target = Target { user: &before.user, id: before.id, generation: after.generation };
         let operation = self.accept(tx, caller, (Op::ChangeBerth, Kind::BerthChange), target, previous, details).await?;
         Ok((operation, warnings))
@@ -158,43 +104,72 @@ impl Service {
     pub async fn preview_change(&self, caller: &Caller, user: &str, change: ChangeBerth) -> Result<Preview, Error> {
         authorise(caller, Op::PreviewChange)?;
         let node = self.node.node().await?;
-        let mut tx = self.store.begin().await?;
-        let Changed { before, after, warnings } = self.change(&mut tx, caller, Op::PreviewChange, user, change, &node).await?;
-        // Nothing of it is kept.
-        drop(tx);
+        let mut reader = self.store.snapshot().await?;
+        let promised = store::berths::sums(&mut reader).await?;
+        let mut ledger = Ledger::new(promised, node);
+        let changed = self.planned(&mut reader, caller, Op::PreviewChange, user, change, &mut ledger).await?;
+        drop(reader);
+        let Changed { before, after, warnings, .. } = changed;
         let waits = match before.status {
             Some(_) => self.node.preview(&before.user, &after.ensure(EnsureWanted::Present)).await?,
             None => Vec::new(),
         };
-        Ok(Preview { changes: differences(&before, &after), waits, warnings })
+        let headroom = quota::headroom(promised, ledger.sums, &ledger.node, &self.policy).to_vec();
+        Ok(Preview { changes: differences(&before, &after), waits, warnings, headroom })
     }
 
-    /// Writes the change and checks what came of it.
-    async fn change(
+    /// What the berth would be after the change, checked; writes nothing but the ledger's sums.
+    pub(super) async fn planned(
         &self,
-        tx: &mut Transaction,
+        connection: &mut store::Connection,
         caller: &Caller,
         operation: Op,
         user: &str,
         change: ChangeBerth,
-        node: &NodeInfo,
+        ledger: &mut Ledger,
     ) -> Result<Changed, Error> {
-        let profile = change.profile.as_deref().map(|text| name::<ProfileName>("profile", text)).transpose()?;
-        let before = changeable(tx, caller, operation, user).await?;
+        let named = change.profile.as_deref().map(|text| name::<ProfileName>("profile", text)).transpose()?;
+        let before = changeable(connection, caller, operation, user).await?;
         change.expected.check(&before.revision())?;
-        let profile_id = match profile {
-            Some(profile) => find_profile(tx, &profile).await?.id,
-            None => before.profile_id,
+        if let Some(Some(until)) = change.until {
+            check_until(until, self.clock.now())?;
+        }
+        let profile = match &named {
+            Some(profile) => find_profile(connection, profile).await?,
+            None => store::profiles::by_id(connection, before.profile_id).await?.ok_or_else(|| not_found("profile", &before.profile))?,
         };
         let egress = change.egress.unwrap_or_else(|| before.own.egress.clone());
         let own = Own { limits: change.limits.over(before.own.limits), egress };
-        let sums = store::berths::sums(tx).await?;
-        store::berths::limit(tx, before.id, profile_id, &own, self.clock.now()).await?;
-        let after = store::berths::by_id(tx, before.id).await?.ok_or_else(|| not_found("berth", user))?;
+        let base = own.limits.over(profile.limits);
+        let after = Berth {
+            profile_id: profile.id,
+            profile: profile.name,
+            base,
+            limits: effective(base, &before.grants),
+            policy: HostPolicy { egress: own.egress.clone().unwrap_or(profile.policy.egress), ..profile.policy },
+            own,
+            until: change.until.unwrap_or(before.until),
+            ..before.clone()
+        };
+        quota::check_limits(after.base)?;
         quota::check_limits(after.limits)?;
         check_policy(&after.policy)?;
-        let warnings = quota::check_host(tx, sums, node, &self.policy).await?;
-        Ok(Changed { before, after, warnings })
+        let sums = ledger.sums.moved(before.limits, after.limits);
+        let warnings = quota::check_host(ledger.sums, sums, &ledger.node, &self.policy)?;
+        ledger.sums = sums;
+        let named = named.map(|_| !change.by_rule);
+        Ok(Changed { before, after, warnings, named })
+    }
+
+    /// Writes a planned change; its generation is then known.
+    pub(super) async fn store_change(&self, tx: &mut Transaction, mut changed: Changed) -> Result<Changed, Error> {
+        let Changed { after, named, .. } = &mut changed;
+        after.generation = store::berths::limit(tx, after.id, after.profile_id, &after.own, self.clock.now()).await?;
+        store::ends::set(tx, after.id, after.until).await?;
+        if let Some(named) = named {
+            store::rules::decided(tx, after.id, *named, None).await?;
+        }
+        Ok(changed)
     }
 
     pub async fn start_berth(&self, caller: &Caller, user: &str) -> Result<Accepted, Error> {
@@ -331,14 +306,6 @@ pub(super) async fn changeable(connection: &mut store::Connection, caller: &Call
     }
 }
 
-pub(super) fn check_own(own: &Own, profile: Limits) -> Result<(), Error> {
-    quota::check_limits(own.limits.over(profile))?;
-    match &own.egress {
-        Some(egress) => check_policy(&HostPolicy { egress: egress.clone(), ..HostPolicy::default() }),
-        None => Ok(()),
-    }
-}
-
 /// What differs, by the names of the fields.
 fn differences(before: &Berth, after: &Berth) -> Vec<Difference> {
     let shown = |berth: &Berth| {
@@ -349,6 +316,7 @@ fn differences(before: &Berth, after: &Berth) -> Vec<Difference> {
         let mut fields = serde_json::Map::from_iter([("profile".to_owned(), serde_json::Value::from(berth.profile.as_str()))]);
         fields.extend(of(serde_json::to_value(berth.limits)));
         fields.extend(of(serde_json::to_value(&berth.policy)));
+        fields.insert("until".to_owned(), berth.until.into());
         fields
     };
     let mut after = shown(after);
@@ -356,18 +324,6 @@ fn differences(before: &Berth, after: &Berth) -> Vec<Difference> {
     pairs.filter(|(after, _, before)| after != before).map(|(after, field, before)| Difference { field, before, after }).collect()
 }
 
-async fn find_profile(connection: &mut store::Connection, profile: &ProfileName) -> Result<Profile, Error> {
+pub(super) async fn find_profile(connection: &mut store::Connection, profile: &ProfileName) -> Result<Profile, Error> {
     store::profiles::by_name(connection, profile).await?.ok_or_else(|| not_found("profile", profile.as_str()))
-}
-
-pub(super) fn check_account(user: &UserName, account: &HostUser, allow_system: bool) -> Result<(), Error> {
-    if account.uid == 0 {
-        let detail = format!("{user} is the superuser; root cannot have a berth");
-        return Err(Problem::new(Refusal::Limit, "root_not_allowed", detail).hint("assign the berth to an ordinary account").into());
-    }
-    if account.system && !allow_system {
-        let detail = format!("{user} (uid {}) is a system account", account.uid);
-        return Err(Problem::new(Refusal::Limit, "system_account", detail).hint("pass --allow-system if this is meant").into());
-    }
-    Ok(())
 }

@@ -4,7 +4,10 @@
 use super::{Error, Service, authorise, not_found};
 use crate::{
     authz::Operation as Op,
-    domain::{AuditEntry, Berth, Caller, Kind, Operation, OperationId, OperationState, Parameters, Problem, Refusal, Subject, Wanted},
+    domain::{
+        AuditEntry, Berth, Caller, Kind, Operation, OperationId, OperationState, Parameters, Problem, Refusal, RequestState, Subject,
+        Wanted,
+    },
     store::{self, Transaction},
 };
 
@@ -52,15 +55,31 @@ async fn take_back(tx: &mut Transaction, operation: &Operation, berth: &Berth, n
             store::berths::want(tx, berth.id, Wanted::Present, None, now).await?;
         }
         Kind::BerthChange => {
-            let Parameters::Change { profile, own } = &operation.parameters else { return Ok(()) };
+            let Parameters::Change { profile, own, until } = &operation.parameters else { return Ok(()) };
+            reopen(tx, operation, berth, now).await?;
             let next = others.iter().filter(|one| one.kind == Kind::BerthChange && one.generation > operation.generation);
             match next.min_by_key(|one| one.generation) {
                 // It is part of a later change; if that is refused or taken back too, all of it goes.
                 Some(next) => store::operations::set_parameters(tx, next.id, &operation.parameters).await?,
-                None => drop(store::berths::limit(tx, berth.id, *profile, own, now).await?),
+                None => {
+                    store::berths::limit(tx, berth.id, *profile, own, now).await?;
+                    store::ends::set(tx, berth.id, *until).await?;
+                }
             }
         }
         _ => {}
+    }
+    Ok(())
+}
+
+/// What the operation was to grant is asked for again.
+async fn reopen(tx: &mut Transaction, operation: &Operation, berth: &Berth, now: i64) -> Result<(), Error> {
+    let generation = operation.generation.unwrap_or_default();
+    for mut request in store::requests::asked_of_node(tx, berth.id, generation).await? {
+        if request.generation == Some(generation) && request.state == RequestState::Approved {
+            request.reopen();
+            store::requests::update(tx, &request, now).await?;
+        }
     }
     Ok(())
 }

@@ -6,10 +6,12 @@
 mod accounts;
 mod administrators;
 mod archives;
+mod assign;
 mod berths;
 mod cancel;
 mod chart;
 mod credentials;
+mod claim;
 mod events;
 mod exec;
 mod figures;
@@ -20,12 +22,15 @@ mod inside;
 mod keyed;
 mod keys;
 mod listening;
+mod many;
 mod own;
 mod passwords;
 mod profiles;
 mod quota;
 mod secrets;
 mod sessions;
+mod requests;
+mod rules;
 mod suspension;
 mod throttle;
 mod tokens;
@@ -37,7 +42,9 @@ use std::sync::Arc;
 pub use accounts::HolderState;
 pub use administrators::{ChangeAdministrator, NewAdministrator};
 pub use archives::RestoreBerth;
-pub use berths::{AssignBerth, ChangeBerth, Difference, Preview};
+pub use assign::AssignBerth;
+pub use berths::{ChangeBerth, Difference, Preview};
+pub use claim::Claimed;
 pub use credentials::{Authentication, Myself, Proven};
 pub use events::Told;
 pub use figures::Figures;
@@ -46,7 +53,11 @@ pub use host::NodeSummary;
 pub use images::ImageState;
 pub use keys::{Keys, SigningKey};
 pub use listening::Listening;
+pub use many::{Done, Mode, Outcome, Report, Whose};
 pub use profiles::{ChangeProfile, CreateProfile};
+pub use quota::Headroom;
+pub use requests::{Decision, NewRequest};
+pub use rules::{ChangeRule, NewRule};
 pub use sessions::{Browser, Link};
 pub use suspension::AllAccepted;
 pub use tokens::NewApiToken;
@@ -131,6 +142,7 @@ pub struct Service {
     life: String,
     places: own::Places,
     authentication: Authentication,
+    claims: claim::Recent,
 }
 
 impl Service {
@@ -156,6 +168,7 @@ impl Service {
             life: clock.id().to_string(),
             places: own::Places::default(),
             authentication,
+            claims: claim::Recent::default(),
         }
     }
 

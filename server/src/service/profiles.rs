@@ -108,7 +108,7 @@ impl Service {
         }
         if let Some(node) = &node {
             // A profile has no place for warnings in its answer; the doctor tells of promises beyond the host.
-            quota::check_host(&mut tx, before, node, &self.policy).await?;
+            quota::check_host(before, store::berths::sums(&mut tx).await?, node, &self.policy)?;
         }
         let details = serde_json::json!({
             "before": { "limits": old.limits, "policy": old.policy }, "limits": limits, "policy": changed.policy,
@@ -133,6 +133,12 @@ impl Service {
         if found.berths > 0 {
             let detail = format!("{} berths use the profile {}", found.berths, found.name);
             return Err(Problem::new(Refusal::Conflict, "profile_in_use", detail).hint("berth set USER --profile … first").into());
+        }
+        if let Some(rule) = store::rules::all(&mut tx).await?.iter().find(|rule| rule.profile_id == found.id) {
+            let detail = format!("the rule of the group {} gives the profile {}", rule.group, found.name);
+            return Err(Problem::new(Refusal::Conflict, "profile_in_use", detail)
+                .hint(format!("berth rule remove --group {} first", rule.group))
+                .into());
         }
         store::profiles::remove(&mut tx, &found, self.clock.now()).await?;
         self.record(&mut tx, caller, Op::DeleteProfile, &found.name, serde_json::json!({})).await?;

@@ -4,7 +4,7 @@ use super::Error;
 use crate::{
     config::Policy,
     domain::{InvalidLimits, Limits, NodeInfo, Problem, Refusal, Warning},
-    store::{Connection, berths},
+    store::berths::Sums,
 };
 
 pub(super) fn check_limits(limits: Limits) -> Result<(), Error> {
@@ -18,37 +18,70 @@ pub(super) fn check_limits(limits: Limits) -> Result<(), Error> {
     })
 }
 
-/// Refuses disks that the file system cannot hold, and warns of more cpu and memory than the host has. To be called after the change,
-/// in the same transaction; `before` are the sums before it, so that a change which lowers them is never refused.
-pub(super) async fn check_host(
-    connection: &mut Connection,
-    before: berths::Sums,
-    node: &NodeInfo,
-    policy: &Policy,
-) -> Result<Vec<Warning>, Error> {
-    let sums = berths::sums(connection).await?;
-    let capacity = (node.disk_bytes as f64 * policy.disk_overcommit) as u64;
-    if sums.disk_bytes > capacity && sums.disk_bytes > before.disk_bytes {
-        let detail = format!(
-            "the disks of all berths would add up to {}, the file system has {} (allowed: {} times that)",
-            bytes(sums.disk_bytes),
-            bytes(node.disk_bytes),
-            policy.disk_overcommit
-        );
-        let free = capacity.saturating_sub(before.disk_bytes);
-        let hint = format!("at most {} more can be promised; or raise policy.disk_overcommit in server.toml", bytes(free));
-        return Err(Problem::new(Refusal::Limit, "disk_overcommitted", detail).hint(hint).into());
-    }
+/// What of one resource is promised, and may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Headroom {
+    /// `cpu_millis`, `memory_bytes` or `disk_bytes`.
+    pub resource: &'static str,
+    /// What the host has.
+    pub capacity: u64,
+    /// What may be promised of it by the policy; nothing: whatever is asked for, with a warning above the capacity.
+    pub allowed: Option<u64>,
+    /// What all berths together were promised before the change, and after it.
+    pub promised: u64,
+    pub after: u64,
+}
+
+pub(super) fn headroom(before: Sums, after: Sums, node: &NodeInfo, policy: &Policy) -> [Headroom; 3] {
+    let one = |resource, capacity: u64, ratio: Option<f64>, of: fn(&Sums) -> u64| Headroom {
+        resource,
+        capacity,
+        allowed: ratio.map(|ratio| (capacity as f64 * ratio) as u64),
+        promised: of(&before),
+        after: of(&after),
+    };
+    [
+        one("cpu_millis", u64::from(node.cpus) * 1000, policy.cpu_overcommit, |sums| sums.cpu_millis),
+        one("memory_bytes", node.memory_bytes, policy.memory_overcommit, |sums| sums.memory_bytes),
+        one("disk_bytes", node.disk_bytes, Some(policy.disk_overcommit), |sums| sums.disk_bytes),
+    ]
+}
+
+/// Refuses promises beyond the policy, and warns of more CPU and memory than the host has. `before` and `after` are the sums of both sides of
+/// the change: one that lowers them is never refused.
+pub(super) fn check_host(before: Sums, after: Sums, node: &NodeInfo, policy: &Policy) -> Result<Vec<Warning>, Error> {
     let mut warnings = Vec::new();
-    let cpus = u64::from(node.cpus) * 1000;
-    if sums.cpu_millis > cpus && sums.cpu_millis > before.cpu_millis {
-        let detail = format!("all berths together may use {} CPUs, the host has {}", thousandths(sums.cpu_millis), node.cpus);
-        warnings.push(Warning { code: "cpu_overcommitted", detail });
-    }
-    if sums.memory_bytes > node.memory_bytes && sums.memory_bytes > before.memory_bytes {
-        let detail =
-            format!("all berths together may use {} of memory, the host has {}", bytes(sums.memory_bytes), bytes(node.memory_bytes));
-        warnings.push(Warning { code: "memory_overcommitted", detail });
+    for Headroom { resource, capacity, allowed, promised, after } in headroom(before, after, node, policy) {
+        if after <= promised {
+            continue;
+        }
+        let (what, code, shown): (_, _, fn(u64) -> String) = match resource {
+            "cpu_millis" => ("CPU", "cpu_overcommitted", |count| format!("{} CPUs", thousandths(count))),
+            "memory_bytes" => ("memory", "memory_overcommitted", bytes),
+            _ => ("disk", "disk_overcommitted", bytes),
+        };
+        let sum = match resource {
+            "disk_bytes" => format!("the disks of all berths would add up to {}, the file system has {}", shown(after), shown(capacity)),
+            _ => format!("all berths together could use {} of {what}, the host has {}", shown(after), shown(capacity)),
+        };
+        match allowed {
+            Some(allowed) if after > allowed => {
+                let ratio = allowed as f64 / capacity.max(1) as f64;
+                let detail = format!("{sum} (allowed: {} times that)", (ratio * 100.0).round() / 100.0);
+                let free = shown(allowed.saturating_sub(promised));
+                let key = code.replace("overcommitted", "overcommit");
+                let hint = format!("at most {free} more can be promised; or raise policy.{key} in server.toml");
+                return Err(Problem::new(Refusal::Limit, code, detail).hint(hint).into());
+            }
+            _ if after > capacity && resource != "disk_bytes" => {
+                let told = match resource {
+                    "cpu_millis" => format!("all berths together may use {}, the host has {}", shown(after), thousandths(capacity)),
+                    _ => format!("all berths together may use {} of memory, the host has {}", shown(after), shown(capacity)),
+                };
+                warnings.push(Warning { code, detail: told });
+            }
+            _ => {}
+        }
     }
     Ok(warnings)
 }
@@ -136,5 +169,58 @@ mod tests {
             assert_eq!(figure(field, value), text);
         }
         assert_eq!(thousandths(2500), "2.5");
+    }
+
+    const GIB: u64 = 1 << 30;
+
+    fn host() -> NodeInfo {
+        NodeInfo {
+            version: String::new(),
+            hostname: String::new(),
+            kernel: String::new(),
+            cgroup: String::new(),
+            cpus: 4,
+            memory_bytes: 8 * GIB,
+            disk_bytes: 100 * GIB,
+            disk_free_bytes: 0,
+        }
+    }
+
+    fn sums(cpus: u64, memory: u64, disk: u64) -> Sums {
+        Sums { cpu_millis: cpus * 1000, memory_bytes: memory * GIB, disk_bytes: disk * GIB, berths: 1 }
+    }
+
+    fn refused(before: Sums, after: Sums, policy: &Policy) -> Problem {
+        match check_host(before, after, &host(), policy) {
+            Err(Error::Refused(problem)) => problem,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn each_resource_has_a_ratio_of_its_own_and_a_refusal_names_figure_limit_and_next_step() {
+        let policy = Policy { cpu_overcommit: Some(4.0), memory_overcommit: Some(1.5), disk_overcommit: 2.0 };
+        let problem = refused(sums(4, 8, 10), sums(4, 13, 10), &policy);
+        assert_eq!(problem.code, "memory_overcommitted");
+        assert_eq!(problem.detail, "all berths together could use 13 GiB of memory, the host has 8 GiB (allowed: 1.5 times that)");
+        assert_eq!(problem.hint.unwrap(), "at most 4 GiB more can be promised; or raise policy.memory_overcommit in server.toml");
+        assert_eq!(refused(sums(15, 1, 1), sums(17, 1, 1), &policy).hint.unwrap().split(" more").next(), Some("at most 1 CPUs"));
+        assert_eq!(refused(sums(1, 1, 190), sums(1, 1, 201), &policy).code, "disk_overcommitted");
+        // Within the policy it is allowed, and above the host it is told.
+        let warned = check_host(sums(4, 8, 10), sums(16, 12, 200), &host(), &policy).unwrap();
+        assert_eq!(warned.iter().map(|warning| warning.code).collect::<Vec<_>>(), ["cpu_overcommitted", "memory_overcommitted"]);
+        // What lowers a sum is never refused, however high it is.
+        assert_eq!(check_host(sums(100, 100, 1000), sums(100, 99, 999), &host(), &policy).unwrap(), []);
+    }
+
+    #[test]
+    fn without_a_ratio_more_than_the_host_has_is_only_told() {
+        let policy = Policy::default();
+        let warned = check_host(sums(1, 1, 1), sums(500, 900, 1), &host(), &policy).unwrap();
+        assert_eq!(warned.len(), 2, "{warned:?}");
+        let [cpu, memory, disk] = headroom(sums(1, 2, 3), sums(4, 5, 6), &host(), &policy);
+        assert_eq!((cpu.resource, cpu.capacity, cpu.allowed, cpu.promised, cpu.after), ("cpu_millis", 4000, None, 1000, 4000));
+        assert_eq!((memory.allowed, memory.after), (None, 5 * GIB));
+        assert_eq!((disk.allowed, disk.promised, disk.after), (Some(100 * GIB), 3 * GIB, 6 * GIB));
     }
 }

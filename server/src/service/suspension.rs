@@ -37,6 +37,11 @@ impl Service {
                 .hint(format!("see how it is: berth show {user}"))
                 .into());
         }
+        if berth.until.is_some_and(|until| until <= self.clock.now()) {
+            return Err(Problem::new(Refusal::Conflict, "assignment_ended", format!("the assignment of {user} has ended"))
+                .hint(format!("give it another end, which also lets it go: berth set {user} --until DATE, or never"))
+                .into());
+        }
         let operation = self.bar(&mut tx, caller, (Op::ResumeBerth, Kind::BerthResume), &berth, None).await?;
         self.store.commit(tx).await?;
         self.store.announce();
@@ -60,7 +65,9 @@ impl Service {
         let mut accepted = AllAccepted { operations: Vec::new(), unchanged: 0 };
         let mut tx = self.store.begin().await?;
         for berth in store::berths::all(&mut tx).await? {
-            if berth.suspension.is_some() == reason.is_some() {
+            // Nobody who resumes all means those whose time is over.
+            let over = reason.is_none() && berth.until.is_some_and(|until| until <= self.clock.now());
+            if berth.suspension.is_some() == reason.is_some() || over {
                 accepted.unchanged += 1;
                 continue;
             }
@@ -107,7 +114,7 @@ pub(super) fn check_not_suspended(caller: &Caller, berth: &Berth) -> Result<(), 
     Err(Problem::new(Refusal::Conflict, "berth_suspended", detail).hint(hint).into())
 }
 
-fn check_reason(reason: &str) -> Result<&str, Error> {
+pub(super) fn check_reason(reason: &str) -> Result<&str, Error> {
     let reason = reason.trim();
     let detail = match reason.chars().count() {
         0 => "the reason is empty".to_owned(),

@@ -7,7 +7,8 @@ use super::{
     unsigned, variant,
 };
 use crate::domain::{
-    Berth, BerthId, EventKind, HostPolicy, NewEvent, Own, Problem, ProfileId, Status, Suspension, UserId, UserName, Wanted,
+    Berth, BerthId, EventKind, Grant, HostPolicy, Limits, NewEvent, Own, Problem, ProfileId, Status, Suspension, UserId, UserName, Wanted,
+    effective,
 };
 
 const TABLE: &str = "berths";
@@ -20,7 +21,7 @@ macro_rules! select {
             ", ",
             limits::of_profile!(),
             ", p.home, p.paths, p.ports_first, p.ports_last, p.ports_open_to, p.freeze_after, p.stop_after, p.egress, p.restart, b.suspended,
-                    b.suspended_by, b.suspended_at, b.allow_system, b.wanted, b.restart_after, b.generation, b.applied, b.status, b.problem,
+                    b.suspended_by, b.suspended_at, b.ends_at, b.ended, b.profile_named, b.grants, b.allow_system, b.wanted, b.restart_after, b.generation, b.applied, b.status, b.problem,
                     b.observed_at, b.created_at, b.updated_at
              FROM berths b JOIN users u ON u.id = b.user_id JOIN profiles p ON p.id = b.profile_id ",
             $tail
@@ -47,6 +48,10 @@ pub(super) struct Row {
     suspended: Option<String>,
     suspended_by: Option<String>,
     suspended_at: Option<i64>,
+    ends_at: Option<i64>,
+    ended: bool,
+    profile_named: bool,
+    grants: Option<String>,
     allow_system: bool,
     wanted: String,
     restart_after: Option<i64>,
@@ -65,6 +70,8 @@ impl TryFrom<Row> for Berth {
     fn try_from(row: Row) -> Result<Self, Error> {
         let own = Own::try_from(row.own)?;
         let policy = HostPolicy::try_from(row.policy)?;
+        let base = own.limits.over(row.limits.try_into()?);
+        let grants: Vec<Grant> = row.grants.map(|text| from_json(TABLE, "grants", text)).transpose()?.unwrap_or_default();
         Ok(Self {
             id: BerthId(id(TABLE, row.id)?),
             user_id: UserId(id(TABLE, row.user_id)?),
@@ -74,7 +81,9 @@ impl TryFrom<Row> for Berth {
             profile: row.profile_name,
             image: row.image,
             image_name: row.image_name,
-            limits: own.limits.over(row.limits.try_into()?),
+            limits: effective(base, &grants),
+            base,
+            grants,
             policy: HostPolicy { egress: own.egress.clone().unwrap_or(policy.egress), ..policy },
             own,
             suspension: row.suspended.map(|reason| Suspension {
@@ -82,6 +91,9 @@ impl TryFrom<Row> for Berth {
                 by: row.suspended_by.unwrap_or_default(),
                 since: row.suspended_at.unwrap_or_default(),
             }),
+            until: row.ends_at,
+            ended: row.ended && row.suspended_at.is_some(),
+            profile_named: row.profile_named,
             allow_system: row.allow_system,
             wanted: variant(&Wanted::ALL, Wanted::as_str, TABLE, "wanted", row.wanted)?,
             restart_after: row.restart_after,
@@ -226,7 +238,8 @@ pub async fn of_profile(connection: &mut Connection, profile: ProfileId) -> Resu
 /// Bars the berth, or lets it go; returns the new generation.
 pub async fn suspend(connection: &mut Connection, id: BerthId, suspension: Option<&Suspension>, now: i64) -> Result<i64, Error> {
     let (generation,) = query(
-        "UPDATE berths SET suspended = $2, suspended_by = $3, suspended_at = $4, generation = generation + 1, updated_at = $5 WHERE id = $1
+        "UPDATE berths SET suspended = $2, suspended_by = $3, suspended_at = $4, ended = FALSE, generation = generation + 1, updated_at = $5
+         WHERE id = $1
          RETURNING generation",
     )
     .bind(id.to_string())
@@ -422,8 +435,45 @@ pub struct Sums {
     pub berths: u64,
 }
 
-/// Sums of the limits of all berths that are not being deleted; call it again after a change in the same transaction.
+impl Sums {
+    /// After the limits of a berth have changed.
+    pub fn moved(self, from: Limits, to: Limits) -> Self {
+        let other = |sum: u64, from: u64, to: u64| sum.saturating_sub(from).saturating_add(to);
+        Self {
+            cpu_millis: other(self.cpu_millis, from.cpu_millis.into(), to.cpu_millis.into()),
+            memory_bytes: other(self.memory_bytes, from.memory_bytes, to.memory_bytes),
+            disk_bytes: other(self.disk_bytes, from.disk_bytes, to.disk_bytes),
+            berths: self.berths,
+        }
+    }
+
+    /// With one berth more.
+    pub fn with(self, limits: Limits) -> Self {
+        Self {
+            cpu_millis: self.cpu_millis.saturating_add(limits.cpu_millis.into()),
+            memory_bytes: self.memory_bytes.saturating_add(limits.memory_bytes),
+            disk_bytes: self.disk_bytes.saturating_add(limits.disk_bytes),
+            berths: self.berths + 1,
+        }
+    }
+}
+
+/// Sums of the limits in force of all berths that are not being deleted; call it again after a change in the same transaction.
 pub async fn sums(connection: &mut Connection) -> Result<Sums, Error> {
+    let mut sums = base_sums(connection).await?;
+    let rows: Vec<Row> = query(select!("WHERE b.grants IS NOT NULL AND b.wanted <> 'deleted'"))
+        .fetch_all(connection)
+        .await
+        .during("sum up what berths were granted")?;
+    for row in rows {
+        let berth = Berth::try_from(row)?;
+        sums = sums.moved(berth.base, berth.limits);
+    }
+    Ok(sums)
+}
+
+/// The same without what was granted for a while.
+async fn base_sums(connection: &mut Connection) -> Result<Sums, Error> {
     let (cpu, memory, disk, berths): (i64, i64, i64, i64) = query(
         "SELECT CAST(COALESCE(SUM(COALESCE(b.cpu_millis, p.cpu_millis)), 0) AS BIGINT),
                 CAST(COALESCE(SUM(COALESCE(b.memory_bytes, p.memory_bytes)), 0) AS BIGINT),

@@ -90,6 +90,12 @@ pub async fn by_name(connection: &mut Connection, name: &ProfileName) -> Result<
     row.map(Profile::try_from).transpose()
 }
 
+pub async fn by_id(connection: &mut Connection, id: ProfileId) -> Result<Option<Profile>, Error> {
+    let row: Option<Row> =
+        query(select!("WHERE p.id = $1")).bind(id.to_string()).fetch_optional(connection).await.during("look up a profile")?;
+    row.map(Profile::try_from).transpose()
+}
+
 /// Up to `limit` profiles whose names come after `after`.
 pub async fn page(connection: &mut Connection, after: &str, limit: u32) -> Result<Vec<Profile>, Error> {
     let rows: Vec<Row> = query(select!("WHERE p.name > $1 ORDER BY p.name LIMIT $2"))

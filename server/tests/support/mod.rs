@@ -45,6 +45,10 @@ pub const ROOT: u32 = 0;
 /// The account `daemon` of every Debian host, who has no role.
 pub const DAEMON: u32 = 1;
 pub const BIN: u32 = 2;
+/// The account `nobody`, whom the stand-in for the node takes for an ordinary user.
+pub const NOBODY: u32 = 65_534;
+/// The account `games`, likewise.
+pub const GAMES: u32 = 5;
 
 pub fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
@@ -62,6 +66,7 @@ pub struct Server {
     life: Lifecycle,
     audit: Audit,
     accounts: Accounts,
+    policy: Policy,
 }
 
 impl Server {
@@ -69,7 +74,15 @@ impl Server {
         let directory = tempfile::tempdir().unwrap();
         let node = FakeNode::new(directory.path());
         let node_task = Some(node.start());
-        Self::over(directory, node, node_task, Audit::default(), Accounts::default()).await
+        Self::over(directory, node, node_task, Audit::default(), Accounts::default(), Policy::default()).await
+    }
+
+    /// With another policy of what may be promised.
+    pub async fn promising(policy: Policy) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let node = FakeNode::new(directory.path());
+        let node_task = Some(node.start());
+        Self::over(directory, node, node_task, Audit::default(), Accounts::default(), policy).await
     }
 
     /// With another retention of calls.
@@ -77,7 +90,7 @@ impl Server {
         let directory = tempfile::tempdir().unwrap();
         let node = FakeNode::new(directory.path());
         let node_task = Some(node.start());
-        Self::over(directory, node, node_task, audit, Accounts::default()).await
+        Self::over(directory, node, node_task, audit, Accounts::default(), Policy::default()).await
     }
 
     /// With other rules for accounts.
@@ -85,16 +98,23 @@ impl Server {
         let directory = tempfile::tempdir().unwrap();
         let node = FakeNode::new(directory.path());
         let node_task = Some(node.start());
-        Self::over(directory, node, node_task, Audit::default(), accounts).await
+        Self::over(directory, node, node_task, Audit::default(), accounts, Policy::default()).await
     }
 
     pub async fn without_node() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let node = FakeNode::new(directory.path());
-        Self::over(directory, node, None, Audit::default(), Accounts::default()).await
+        Self::over(directory, node, None, Audit::default(), Accounts::default(), Policy::default()).await
     }
 
-    async fn over(directory: TempDir, node: FakeNode, node_task: Option<JoinHandle<()>>, audit: Audit, accounts: Accounts) -> Self {
+    async fn over(
+        directory: TempDir,
+        node: FakeNode,
+        node_task: Option<JoinHandle<()>>,
+        audit: Audit,
+        accounts: Accounts,
+        policy: Policy,
+    ) -> Self {
         let life = Lifecycle::default();
         let store = Arc::new(Store::open(&Location::Sqlite(directory.path().join("berth.db"))).await.unwrap());
         let client = Arc::new(NodeClient::new(node.socket().to_owned(), Clock::SYSTEM));
@@ -110,13 +130,13 @@ impl Server {
         let clock = browser::CLOCK;
         let listening = Arc::new(Listening::default());
         let authentication = Authentication::new(Keys::open(None, clock).unwrap(), Arc::clone(&listening));
-        let service = Service::new(Arc::clone(&store), client, uploads, Policy::default(), clock, reconciler.report(), authentication);
+        let service = Service::new(Arc::clone(&store), client, uploads, policy.clone(), clock, reconciler.report(), authentication);
         let service = Arc::new(service);
         life.tasks.spawn(Arc::clone(&service).feed_events(life.soft.clone()));
         let api = Api::new(service, life.tasks.clone(), life.soft.clone(), life.hard.clone());
         let router = router(api.clone());
         life.tasks.spawn(reconciler.run(life.tasks.clone(), life.soft.clone(), life.hard.clone()));
-        Self { directory, node, node_task, store, listening, router, api, life, audit, accounts }
+        Self { directory, node, node_task, store, listening, router, api, life, audit, accounts, policy }
     }
 
     /// As a signal would: nothing new, what streams ends.
@@ -141,7 +161,7 @@ impl Server {
         self.life.hard.cancel();
         self.life.end(std::future::ready(())).await;
         self.store.close().await;
-        Self::over(self.directory, self.node, self.node_task, self.audit, self.accounts).await
+        Self::over(self.directory, self.node, self.node_task, self.audit, self.accounts, self.policy).await
     }
 
     /// A socket on which everybody is `uid`.

@@ -16,8 +16,8 @@ use axum::{
     routing::{delete, get, post},
 };
 use berth_protocol::{
-    Account, AccountState, Archive, BerthId, BerthStatus, BerthUsage, BuildRequest, CallPage, CallRecord, CallsAt, CallsTaken, Check,
-    CheckLevel, Ensure, ExecRequest, HostUser, ImageInfo, ImageProgress, NodeInfo, Problem, Usage, Waits, Wanted, frame,
+    Account, AccountState, Archive, Asked, BerthId, BerthStatus, BerthUsage, BuildRequest, CallPage, CallRecord, CallsAt, CallsTaken,
+    Check, CheckLevel, Ensure, ExecRequest, HostUser, ImageInfo, ImageProgress, Member, NodeInfo, Problem, Usage, Waits, Wanted, frame,
 };
 use futures_util::{StreamExt, stream};
 use http_body_util::BodyExt;
@@ -64,6 +64,12 @@ pub struct Inner {
     pub hangs: bool,
     /// Calls that are not confirmed yet; a position is ten times the number of calls before it.
     pub spools: BTreeMap<BerthId, Spool>,
+    /// Members of the host's groups.
+    pub groups: BTreeMap<String, Vec<String>>,
+    /// How often it was asked about many accounts.
+    pub looked_up: usize,
+    /// The directory does not answer.
+    pub lost: bool,
     /// Confirmations are answered and forgotten.
     pub deaf: bool,
     /// Start times, so that a restart can be told from none.
@@ -120,6 +126,7 @@ impl FakeNode {
         let listener = UnixListener::bind(&self.socket).unwrap();
         let router = Router::new()
             .route("/v1/node", get(node))
+            .route("/v1/users", post(users))
             .route("/v1/users/{name}", get(user))
             .route("/v1/accounts", get(accounts))
             .route("/v1/archives", get(super::archives::list))
@@ -152,6 +159,12 @@ impl FakeNode {
     /// Ends the open streams, as a killed node would.
     pub fn hang_up(&self) {
         self.life.lock().unwrap().cancel();
+    }
+
+    /// Members of a group, and no others.
+    pub fn group(&self, name: &str, members: &[&str]) {
+        let members = members.iter().map(|member| (*member).to_owned()).collect();
+        self.inner.lock().unwrap().groups.insert(name.to_owned(), members);
     }
 
     pub fn refuse(&self, status: u16, problem: Problem) {
@@ -211,6 +224,7 @@ fn account(name: &str) -> Option<HostUser> {
         "daemon" => (1, true),
         "bin" => (2, true),
         "nobody" => (65_534, false),
+        "games" => (5, false),
         _ if ["user", "alice", "bob"].iter().any(|start| name.starts_with(start)) => (1000 + name.len() as u32, false),
         _ => return None,
     };
@@ -229,6 +243,19 @@ async fn accounts(State(node): State<FakeNode>) -> Json<Vec<Account>> {
     let told = names.into_iter().map(|name| {
         let state = inner.accounts.get(&name).copied().unwrap_or(AccountState::Present);
         Account { detail: format!("{name} is {state:?}"), local: name == "root", name, state }
+    });
+    Json(told.collect())
+}
+
+async fn users(State(node): State<FakeNode>, Json(asked): Json<Asked>) -> Json<Vec<Member>> {
+    let mut inner = node.inner.lock().unwrap();
+    inner.looked_up += 1;
+    let lost = inner.lost.then(|| problem("directory_unavailable", "the directory does not answer"));
+    let told = asked.names.into_iter().map(|name| Member {
+        user: account(&name).filter(|_| lost.is_none()),
+        groups: asked.groups.iter().filter(|group| inner.groups.get(*group).is_some_and(|all| all.contains(&name))).cloned().collect(),
+        problem: lost.clone(),
+        name,
     });
     Json(told.collect())
 }

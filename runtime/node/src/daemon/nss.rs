@@ -1,5 +1,7 @@
 //! Host accounts, as the host's name service knows them. The server names a user; everything else about him is looked up here.
 
+mod members;
+
 use std::{ffi::CString, fs, sync::Arc, time::Duration};
 
 use axum::http::StatusCode;

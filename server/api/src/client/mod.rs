@@ -4,6 +4,7 @@
 mod exec;
 mod remote;
 mod sign_in;
+mod people;
 mod transport;
 
 use std::{fmt::Write, io, path::PathBuf, sync::Arc, time::Duration};

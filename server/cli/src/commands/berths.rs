@@ -8,10 +8,12 @@ use serde_json::json;
 use super::{
     Context,
     look::conditions,
+    many::{ManyArguments, headroom},
     words::{self, quota},
 };
 use crate::{
     Outcome,
+    dates::{End, OrNever},
     failure::Failure,
     limits::{ChangeArguments, LimitArguments, with_limits},
     output::{self, Rows, printable},
@@ -26,9 +28,10 @@ pub(super) fn new_berth(
     limits: &LimitArguments,
     allow_system: bool,
     start: bool,
+    until: Option<End>,
 ) -> Result<NewBerth, Failure> {
     let egress = limits.egress();
-    Ok(with_limits!(limits.named()?, NewBerth { user, profile, image, egress, allow_system, start }))
+    Ok(with_limits!(limits.named()?, NewBerth { user, profile, image, egress, allow_system, start, until: until.map(|end| end.0) }))
 }
 
 pub(super) async fn assign(context: &Context, new: NewBerth, wait: bool) -> Outcome {
@@ -51,17 +54,22 @@ pub(super) async fn assign(context: &Context, new: NewBerth, wait: bool) -> Outc
     Ok(0)
 }
 
-pub(super) async fn set(context: &Context, user: &str, profile: Option<String>, limits: &ChangeArguments, dry_run: bool) -> Outcome {
+/// What a change names of berths that are there.
+pub(super) fn change(profile: Option<String>, limits: &ChangeArguments, until: Option<OrNever>) -> Result<BerthChange, Failure> {
     let egress = limits.egress();
-    let change = with_limits!(limits.named()?, BerthChange { profile, egress });
+    let change = with_limits!(limits.named()?, BerthChange { profile, egress, until: until.map(|until| until.0) });
     if change == BerthChange::default() {
         return Err(Failure::usage("there is nothing to change", "berth set USER --cpus 2 --memory 4g; see berth set --help"));
     }
-    if dry_run {
-        return preview(context, user, &change).await;
+    Ok(change)
+}
+
+pub(super) async fn set(context: &Context, user: &str, change: &BerthChange, many: ManyArguments) -> Outcome {
+    if many.dry_run {
+        return preview(context, user, change).await;
     }
-    let accepted = context.client.change(user, &change).await?;
-    let Some(operation) = settle(context, accepted, true).await? else { return Ok(0) };
+    let accepted = context.client.change(user, change).await?;
+    let Some(operation) = settle(context, accepted, !many.no_wait).await? else { return Ok(0) };
     let berth = context.client.berth(user).await?;
     if context.json {
         output::json(&json!({ "operation": operation.0, "warnings": operation.1, "berth": berth }))?;
@@ -96,6 +104,7 @@ async fn preview(context: &Context, user: &str, change: &BerthChange) -> Outcome
         rows.push([field, before, after, applies]);
     }
     rows.show()?;
+    headroom(&preview.headroom)?;
     Ok(0)
 }
 
@@ -152,7 +161,7 @@ pub(super) async fn finish(context: &Context, accepted: Accepted, wait: bool, do
 }
 
 /// Waits for the operation, or says only that it is under way and returns nothing.
-async fn settle(context: &Context, accepted: Accepted, wait: bool) -> Result<Option<(Operation, Vec<Warning>)>, Failure> {
+pub(super) async fn settle(context: &Context, accepted: Accepted, wait: bool) -> Result<Option<(Operation, Vec<Warning>)>, Failure> {
     if !wait {
         match context.json {
             true => output::json(&accepted)?,

@@ -112,7 +112,7 @@ async fn docker_host(context: &Context, user: Option<String>) -> Result<String, 
 }
 
 /// The caller's socket beside the service's, if there is one that is his.
-fn own_socket(service: &Path) -> Option<String> {
+pub(super) fn own_socket(service: &Path) -> Option<String> {
     let uid = geteuid().as_raw();
     let socket = service.parent()?.join(format!("users/{uid}/docker.sock"));
     let meta = fs::symlink_metadata(&socket).ok()?;

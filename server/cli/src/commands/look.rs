@@ -5,11 +5,11 @@ use clap::Args;
 use serde_json::json;
 
 use super::{
-    Context,
+    Context, requests,
     words::{self, quota},
 };
 use crate::{
-    Outcome,
+    Outcome, dates,
     failure::Failure,
     output::{self, Rows, printable},
     units,
@@ -68,14 +68,18 @@ pub(super) async fn list(context: &Context, arguments: ListArguments) -> Outcome
         output::line(if narrowed { "There are none of these." } else { "There are no berths. To make one: berth assign USER" })?;
         return Ok(0);
     }
-    let mut rows = Rows::new(&["USER", "STATE", "CPUS", "MEMORY", "DISK", "PIDS", "PROFILE", "IMAGE", "ADDRESS"]);
+    let mut heading = vec!["USER", "STATE", "CPUS", "MEMORY", "DISK", "PIDS", "PROFILE", "IMAGE", "ADDRESS"];
+    // Most hosts have none that end.
+    let ends = berths.iter().any(|berth| berth.until.is_some());
+    heading.extend(ends.then_some("UNTIL"));
+    let mut rows = Rows::new(&heading);
     for berth in &berths {
         let used = berth.usage.filter(|_| is_up(berth));
         let of = |used: Option<u64>, limit: u64| match used {
             Some(used) => format!("{} / {}", units::bytes(used), units::bytes(limit)),
             None => units::bytes(limit),
         };
-        rows.push([
+        let mut cells: Vec<comfy_table::Cell> = vec![
             berth.user.as_str().into(),
             output::word(state(berth)),
             units::cpus(berth.limits.cpu_millis.into()).into(),
@@ -85,7 +89,9 @@ pub(super) async fn list(context: &Context, arguments: ListArguments) -> Outcome
             berth.profile.as_str().into(),
             berth.image.name.as_str().into(),
             berth.address.as_deref().unwrap_or("-").into(),
-        ]);
+        ];
+        cells.extend(ends.then(|| comfy_table::Cell::new(berth.until.map_or_else(String::new, dates::shown))));
+        rows.push(cells);
     }
     rows.show()?;
     Ok(0)
@@ -107,6 +113,7 @@ pub(super) async fn show(context: &Context, user: &str) -> Outcome {
     facts.extend(berth.last_used_at.map(|at| ("last used", format!("{} ago", units::age(at, units::now())))));
     facts.extend([("profile", berth.profile.clone()), ("image", format!("{} ({})", berth.image.name, berth.image.digest))]);
     facts.extend(words::limits(berth.limits, &berth.own_limits));
+    facts.extend(berth.grants.iter().map(|grant| ("granted", requests::grant(grant))));
     facts.extend(berth.usage.iter().flat_map(|usage| words::usage(usage, is_up(&berth))));
     facts.extend(policy(&berth.policy));
     facts.extend(berth.socket.clone().map(|socket| ("socket", socket)));
@@ -118,6 +125,7 @@ pub(super) async fn show(context: &Context, user: &str) -> Outcome {
     facts.extend(berth.pid.map(|pid| ("pid", pid.to_string())));
     facts.push(("id", berth.id.to_string()));
     facts.push(("assigned", format!("{} ago", units::age(berth.created_at, units::now()))));
+    facts.extend(berth.until.map(|until| ("ends", dates::shown(until))));
     output::facts(&facts)?;
     ports(&berth)?;
     conditions(&berth)?;
@@ -150,6 +158,12 @@ pub(super) async fn status(context: &Context, user: &str) -> Outcome {
         _ => {}
     }
     output::line(&format!("You have {}.", quota(berth.limits)))?;
+    for grant in &berth.grants {
+        output::line(&format!("Of that for a while: {}.", requests::grant(grant)))?;
+    }
+    if let Some(until) = berth.until {
+        output::line(&format!("It is yours until {}.", dates::shown(until)))?;
+    }
     if let Some(usage) = &berth.usage {
         let disk = usage.disk.map_or(usage.disk_bytes, |disk| disk.used_bytes);
         output::line(&format!("In use: {} memory, {} disk.", units::bytes(usage.memory_bytes), units::bytes(disk)))?;

@@ -4,6 +4,7 @@ use berth_api::{Egress, FieldChange, Limits, Policy, Restart, Usage};
 use serde_json::Value;
 
 use crate::{
+    dates,
     output::printable,
     units::{self, Span},
 };
@@ -129,7 +130,7 @@ pub(super) fn difference(change: &FieldChange) -> [String; 3] {
 fn value(field: &str, value: &Value) -> String {
     let (Some(number), unit) = (value.as_u64(), field.rsplit('_').next().unwrap_or_default()) else {
         return match (field, value) {
-            ("freeze_after" | "stop_after", Value::Null) => "never".to_owned(),
+            ("freeze_after" | "stop_after" | "until", Value::Null) => "never".to_owned(),
             (_, Value::Null) => "none".to_owned(),
             (_, Value::String(text)) => printable(text),
             ("egress", Value::Object(list)) => printable(&list.get("list").unwrap_or(value).to_string()),
@@ -138,6 +139,7 @@ fn value(field: &str, value: &Value) -> String {
     };
     match (field, unit) {
         ("cpu_millis", _) => units::cpus(number),
+        ("until", _) => i64::try_from(number).map_or_else(|_| number.to_string(), dates::shown),
         (_, "bytes") => units::bytes(number),
         (_, "bps") => per_second(number),
         (_, "iops") => operations(number),

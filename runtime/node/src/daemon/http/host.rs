@@ -1,13 +1,13 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State};
-use berth_protocol::{Account, Check, HostUser, NodeInfo, VERSION};
+use berth_protocol::{Account, Asked, Check, HostUser, Member, NodeInfo, VERSION};
 
 use serde::Deserialize;
 
 use super::{
     blocking,
-    extract::{Name, Query},
+    extract::{self, Name, Query},
 };
 use crate::daemon::{accounts, doctor, node::Node, refusal::Refusal, tuning};
 
@@ -48,6 +48,10 @@ pub(super) struct Known {
 pub(super) async fn accounts(State(node): State<Arc<Node>>, Query(Known { known }): Query<Known>) -> Result<Json<Vec<Account>>, Refusal> {
     let known: Vec<&str> = known.split(',').filter(|name| !name.is_empty()).collect();
     accounts::ask(&node, &known).await.map(Json)
+}
+
+pub(super) async fn users(State(node): State<Arc<Node>>, extract::Json(asked): extract::Json<Asked>) -> Result<Json<Vec<Member>>, Refusal> {
+    node.accounts.members(asked).await.map(Json)
 }
 
 pub(super) async fn doctor(State(node): State<Arc<Node>>) -> Result<Json<Vec<Check>>, Refusal> {
