@@ -273,6 +273,9 @@ pub(crate) enum Command {
     Context(ContextArguments),
     /// Show what was asked of Berth, and the calls of users' Dockers; your own unless you may see all
     Audit(crate::commands::AuditArguments),
+    /// Save what Berth on this host is made of, and bring it back
+    #[command(subcommand)]
+    Backup(crate::commands::BackupCommand),
     /// Check the host and the service; name a fix for what is not well
     Doctor,
 }

@@ -3,7 +3,11 @@
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "each test program uses a part of it")]
 
 pub mod archives;
+pub mod daemon;
+pub mod database;
 pub mod node;
+#[path = "../../../tests/src/postgres.rs"]
+pub mod postgres;
 pub mod program;
 
 use std::{
@@ -20,7 +24,7 @@ use axum::{
     response::Response,
 };
 use berth_server::{
-    config::{Accounts, Audit, Location, Policy},
+    config::{Accounts, Audit, Policy},
     domain::Clock,
     http::{Api, PeerUid, router},
     lifecycle::Lifecycle,
@@ -38,6 +42,7 @@ use tokio::{
 };
 use tower::ServiceExt;
 
+pub use database::Database;
 pub use node::{FakeNode, problem};
 
 pub const ROOT: u32 = 0;
@@ -59,6 +64,7 @@ pub struct Server {
     life: Lifecycle,
     audit: Audit,
     accounts: Accounts,
+    pub database: Database,
 }
 
 impl Server {
@@ -66,7 +72,7 @@ impl Server {
         let directory = tempfile::tempdir().unwrap();
         let node = FakeNode::new(directory.path());
         let node_task = Some(node.start());
-        Self::over(directory, node, node_task, Audit::default(), Accounts::default()).await
+        Self::over(Database::fresh(), directory, node, node_task, Audit::default(), Accounts::default()).await
     }
 
     /// With another retention of calls.
@@ -74,7 +80,7 @@ impl Server {
         let directory = tempfile::tempdir().unwrap();
         let node = FakeNode::new(directory.path());
         let node_task = Some(node.start());
-        Self::over(directory, node, node_task, audit, Accounts::default()).await
+        Self::over(Database::fresh(), directory, node, node_task, audit, Accounts::default()).await
     }
 
     /// With other rules for accounts.
@@ -82,18 +88,33 @@ impl Server {
         let directory = tempfile::tempdir().unwrap();
         let node = FakeNode::new(directory.path());
         let node_task = Some(node.start());
-        Self::over(directory, node, node_task, Audit::default(), accounts).await
+        Self::over(Database::fresh(), directory, node, node_task, Audit::default(), accounts).await
     }
 
     pub async fn without_node() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let node = FakeNode::new(directory.path());
-        Self::over(directory, node, None, Audit::default(), Accounts::default()).await
+        Self::over(Database::fresh(), directory, node, None, Audit::default(), Accounts::default()).await
     }
 
-    async fn over(directory: TempDir, node: FakeNode, node_task: Option<JoinHandle<()>>, audit: Audit, accounts: Accounts) -> Self {
+    /// On a database of the test's own.
+    pub async fn on(database: Database) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let node = FakeNode::new(directory.path());
+        let node_task = Some(node.start());
+        Self::over(database, directory, node, node_task, Audit::default(), Accounts::default()).await
+    }
+
+    async fn over(
+        database: Database,
+        directory: TempDir,
+        node: FakeNode,
+        node_task: Option<JoinHandle<()>>,
+        audit: Audit,
+        accounts: Accounts,
+    ) -> Self {
         let life = Lifecycle::default();
-        let store = Arc::new(Store::open(&Location::Sqlite(directory.path().join("berth.db"))).await.unwrap());
+        let store = Arc::new(Store::open(&database.location()).await.unwrap());
         let client = Arc::new(NodeClient::new(node.socket().to_owned(), Clock::SYSTEM));
         let uploads = Arc::new(Uploads::default());
         let reconciler = Arc::new(Reconciler::new(
@@ -110,7 +131,7 @@ impl Server {
         let api = Api::new(service, life.tasks.clone(), life.soft.clone(), life.hard.clone());
         let router = router(api.clone());
         life.tasks.spawn(reconciler.run(life.tasks.clone(), life.soft.clone(), life.hard.clone()));
-        Self { directory, node, node_task, store, router, api, life, audit, accounts }
+        Self { directory, node, node_task, store, router, api, life, audit, accounts, database }
     }
 
     /// As a signal would: nothing new, what streams ends.
@@ -135,7 +156,7 @@ impl Server {
         self.life.hard.cancel();
         self.life.end(std::future::ready(())).await;
         self.store.close().await;
-        Self::over(self.directory, self.node, self.node_task, self.audit, self.accounts).await
+        Self::over(self.database, self.directory, self.node, self.node_task, self.audit, self.accounts).await
     }
 
     /// A socket on which everybody is `uid`.

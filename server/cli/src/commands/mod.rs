@@ -2,6 +2,7 @@
 
 mod archive;
 mod audit;
+mod backup;
 mod berths;
 mod doctor;
 mod exec;
@@ -22,6 +23,7 @@ use nix::unistd::{User, getuid};
 
 pub(crate) use archive::{ArchiveCommand, RestoreArguments};
 pub(crate) use audit::AuditArguments;
+pub(crate) use backup::BackupCommand;
 pub(crate) use look::ListArguments;
 pub(crate) use offboard::OffboardArguments;
 pub(crate) use operations::OperationsCommand;
@@ -75,6 +77,7 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome {
         Command::Env { user, shell } => login::env(&context, user, shell).await,
         Command::Context(arguments) => login::context(&context, arguments).await,
         Command::Audit(arguments) => audit::audit(&context, arguments).await,
+        Command::Backup(command) => backup::run(&context, command),
         Command::Doctor => doctor::doctor(&context).await,
     }
 }
