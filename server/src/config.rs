@@ -39,7 +39,7 @@ pub struct Config {
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Database {
-    /// `sqlite:PATH`, or `postgres://USER@HOST:PORT/NAME` (`postgres:///NAME?host=/DIRECTORY` for a socket); empty means the file
+    /// `sqlite:PATH`, or `postgres://USER@HOST:PORT/NAME` (`postgres:///NAME?user=USER&host=/DIRECTORY` for a socket); empty means the file
     /// `berth.db` in `state_dir`. The password is not part of it.
     pub url: String,
     /// File that holds PostgreSQL's password and nothing else. Without it PGPASSFILE and `~/.pgpass` are looked at.

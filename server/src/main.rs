@@ -13,6 +13,7 @@ use berth_server::{
     app::App,
     config::{Config, LogFormat, explain},
     lifecycle::{Lifecycle, Signals},
+    store::Store,
 };
 use clap::{Parser, Subcommand};
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
@@ -35,6 +36,19 @@ enum Command {
     Config(ConfigCommand),
     /// Print the OpenAPI document of this version; nothing is started.
     Openapi,
+    /// Bring the database up to date, as every start does; a file of SQLite is copied to `backups/` beside it first.
+    Migrate {
+        /// Only show what would be done; also while a server runs.
+        #[arg(long)]
+        plan: bool,
+        /// One JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write all rows to stdout as lines of JSON; also while a server runs. For `berth backup create`.
+    Export,
+    /// Put the rows of an export on stdin in the place of those that are there. For `berth backup restore`; no server may run.
+    Import,
 }
 
 #[derive(Subcommand)]
@@ -56,11 +70,10 @@ fn main() -> ExitCode {
     // Before anything can use TLS: with none or two of them, whoever comes first panics.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let arguments = Arguments::parse();
-    if let Some(command) = arguments.command {
-        return match command {
-            Command::Config(command) => configuration(&arguments.config, &command),
-            Command::Openapi => print(&format!("{:#}\n", berth_server::http::openapi())),
-        };
+    match &arguments.command {
+        Some(Command::Config(command)) => return configuration(&arguments.config, command),
+        Some(Command::Openapi) => return print(&format!("{:#}\n", berth_server::http::openapi())),
+        _ => {}
     }
     if nix::unistd::geteuid().is_root() {
         eprintln!("berth-server: refusing to run as root; it needs no privilege");
@@ -75,7 +88,13 @@ fn main() -> ExitCode {
         Err(error) => return misconfigured(&error),
     };
     log(config.log.format);
-    match run(&config) {
+    let done = match arguments.command {
+        Some(Command::Migrate { plan, json }) => migrate(&config, plan, json),
+        Some(Command::Export) => export(&config),
+        Some(Command::Import) => import(&config),
+        Some(Command::Config(_) | Command::Openapi) | None => run(&config),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -140,5 +159,52 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     life.run(signals).await;
     app.close().await;
+    Ok(())
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn migrate(config: &Config, only_plan: bool, json: bool) -> anyhow::Result<()> {
+    let location = config.location();
+    let (steps, backup) = if only_plan {
+        (Store::plan(&location).await?.steps, None)
+    } else {
+        let store = Store::open(&location).await?;
+        store.close().await;
+        let migrated = store.migrated().clone();
+        (migrated.steps, migrated.backup)
+    };
+    if json {
+        let steps: Vec<_> = steps.iter().map(|step| serde_json::json!({ "version": step.version, "name": step.name })).collect();
+        println!("{}", serde_json::json!({ "applied": !only_plan, "steps": steps, "backup": backup }));
+        return Ok(());
+    }
+    let verb = if only_plan { "would apply" } else { "applied" };
+    for step in &steps {
+        println!("{verb} {:04} {}", step.version, step.name);
+    }
+    match (&backup, steps.is_empty()) {
+        (Some(path), _) => println!("the database before that is {}", path.display()),
+        (None, true) => println!("the database is up to date"),
+        (None, false) => {}
+    }
+    Ok(())
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn export(config: &Config) -> anyhow::Result<()> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let rows = Store::export(&config.location(), &mut out).await?;
+    out.flush().context("cannot write the rows")?;
+    tracing::info!(rows, "exported");
+    Ok(())
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn import(config: &Config) -> anyhow::Result<()> {
+    let store = Store::open(&config.location()).await?;
+    let rows = store.import(&mut io::stdin().lock()).await;
+    store.close().await;
+    let rows = rows?;
+    tracing::info!(rows, "imported");
     Ok(())
 }

@@ -30,6 +30,7 @@ pub mod image;
 pub mod name_service;
 pub mod needs;
 pub mod outside;
+pub mod postgres;
 pub mod programs;
 pub mod python;
 pub mod run;

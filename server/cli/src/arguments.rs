@@ -312,6 +312,9 @@ pub(crate) enum Command {
     Session(crate::commands::SessionCommand),
     /// Print a link that opens the dashboard as you, once and for a minute
     Webui,
+    /// Save what Berth on this host is made of, and bring it back
+    #[command(subcommand)]
+    Backup(crate::commands::BackupCommand),
     /// Check the host and the service; name a fix for what is not well
     Doctor,
 }

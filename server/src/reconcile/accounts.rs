@@ -41,6 +41,7 @@ pub(super) async fn follow(reconciler: Arc<Reconciler>, rules: Accounts, soft: C
 }
 
 async fn round(reconciler: &Reconciler, rules: &Accounts) -> Result<(), Error> {
+    reconciler.store.lead()?;
     let seen = reconciler.node.accounts(&rules.known).await?;
     let now = reconciler.clock.now();
     let mut tx = reconciler.store.begin().await?;

@@ -130,12 +130,12 @@ async fn watch(reconciler: &Reconciler) -> Result<(), Error> {
 
 /// Stores one page of each spool; returns those that hold more.
 async fn round(reconciler: &Reconciler, ids: &[BerthId]) -> Result<Vec<BerthId>, Error> {
+    reconciler.store.lead()?;
     let mut last = reconciler.calls.last.lock().await;
     let mut reader = reconciler.store.reader().await?;
-    if *last == 0 {
-        // Also when all calls were dropped meanwhile, none gets a number that a follower has passed.
-        *last = store::calls::head(&mut reader).await?.max(reconciler.clock.now() * 1000);
-    }
+    // Another server may have stored some since. Also when all calls were dropped meanwhile, none gets a number that a follower has passed.
+    let least = if *last == 0 { reconciler.clock.now() * 1000 } else { *last };
+    *last = store::calls::head(&mut reader).await?.max(least);
     let mut known = Vec::with_capacity(ids.len());
     for id in ids {
         known.push((*id, store::calls::position(&mut reader, *id).await?));

@@ -94,6 +94,7 @@ impl Reconciler {
         tasks.spawn(calls::follow(Arc::clone(&self), soft.clone()));
         tasks.spawn(usage::follow(Arc::clone(&self), soft.clone()));
         tasks.spawn(accounts::follow(Arc::clone(&self), self.accounts.clone(), soft.clone()));
+        let mut lease = self.store.lease();
         let mut prune_at = Instant::now() + Duration::from_secs(60);
         loop {
             let ends = ends::look(&self).await;
@@ -107,7 +108,7 @@ impl Reconciler {
                 report.waiting = self.slots.paused();
                 report.error = error.as_ref().map(|error| crate::chain(error));
             });
-            if Instant::now() >= prune_at {
+            if error.is_none() && Instant::now() >= prune_at {
                 self.prune().await;
                 calls::prune(&self).await;
                 prune_at = Instant::now() + PRUNE;
@@ -120,6 +121,7 @@ impl Reconciler {
             tokio::select! {
                 () = soft.cancelled() => return,
                 () = self.store.announced() => {}
+                _ = lease.changed() => {}
                 () = tokio::time::sleep_until(wake) => {}
             }
         }
@@ -127,6 +129,7 @@ impl Reconciler {
 
     /// Starts a task for everything that is due and not under way.
     async fn pass(self: &Arc<Self>, tasks: &TaskTracker, hard: &CancellationToken) -> Result<(), store::Error> {
+        self.store.lead()?;
         let mut reader = self.store.reader().await?;
         let berths = store::berths::due(&mut reader).await?;
         let images = store::operations::unfinished_images(&mut reader).await?;

@@ -71,6 +71,7 @@ async fn stream(reconciler: &Reconciler) -> Result<(), Error> {
 
 /// Compares all that the node holds with what is stored.
 async fn look(reconciler: &Reconciler) -> Result<(), Error> {
+    reconciler.store.lead()?;
     let statuses = reconciler.node.berths().await?;
     keep(reconciler, &statuses).await?;
     let mut reader = reconciler.store.reader().await?;
@@ -93,6 +94,7 @@ async fn look(reconciler: &Reconciler) -> Result<(), Error> {
 
 /// Writes what is new in one transaction; most of what the node says is known already.
 async fn keep(reconciler: &Reconciler, statuses: &[Status]) -> Result<(), store::Error> {
+    reconciler.store.lead()?;
     let mut reader = reconciler.store.reader().await?;
     let mut fresh = Vec::new();
     for status in statuses {

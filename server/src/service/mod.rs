@@ -72,7 +72,7 @@ use crate::{
     config::Policy,
     domain::{Caller, Clock, InvalidName, Problem, ReconcileReport, Refusal, Scope},
     node_client::{self, NodeClient, Uploads},
-    store::{self, Store},
+    store::{self, Store, Trouble},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -108,14 +108,18 @@ impl Error {
             Self::Store(store::Error::Exists { what }) => {
                 Some(Problem::new(Refusal::Conflict, "exists", format!("cannot {what}: one of this name exists")))
             }
-            Self::Store(error) if error.is_passing() => Some(
-                Problem::new(Refusal::Unavailable, "database_unavailable", "the database cannot be used now")
-                    .hint("try again; if it stays, see berth doctor"),
+            Self::Store(store::Error::Text { .. }) => {
+                Some(Problem::new(Refusal::Invalid, "invalid_text", "a text holds a NUL character, which none may"))
+            }
+            Self::Store(error @ store::Error::NotLeading) => Some(
+                Problem::new(Refusal::Unavailable, "database_lock_lost", error.to_string())
+                    .hint("see whether another berth-server works on this database, and the log of this one"),
             ),
             Self::Throttled { seconds } => Some(
                 Problem::new(Refusal::TooMany, "too_many_attempts", format!("too many attempts; try again in {seconds} s"))
                     .hint("on the host itself, berth as root is never counted"),
             ),
+            Self::Store(error) if error.is_passing() => error.trouble().map(unavailable),
             Self::Store(_) | Self::Secrets(_) | Self::KeyFile { .. } => None,
         }
     }
@@ -124,6 +128,20 @@ impl Error {
     pub fn is_fault(&self) -> bool {
         !matches!(self, Self::Refused(_) | Self::Throttled { .. })
     }
+}
+
+/// What is the matter with the database, and what to do about it.
+fn unavailable(trouble: Trouble) -> Problem {
+    let (detail, hint) = match trouble {
+        Trouble::Busy => ("the database is busy, or does not answer", "try again; if it stays, see berth doctor"),
+        Trouble::Full => ("the disk of the database is full", "make room there; nothing that was acknowledged is lost"),
+        Trouble::ReadOnly => {
+            ("the database cannot be written", "see the owner and the mount of its file, or whether its PostgreSQL server is a standby")
+        }
+        Trouble::Away => ("the database does not answer", "see whether it runs and can be reached; the log of berth-server says more"),
+        Trouble::Damaged => ("the database is damaged", "stop berth-server and restore a backup: berth backup restore"),
+    };
+    Problem::new(Refusal::Unavailable, "database_unavailable", detail).hint(hint)
 }
 
 /// Everything that the API needs.
@@ -175,6 +193,7 @@ impl Service {
     /// True when the database can be written and the node answers; the error says which of them does not.
     pub async fn ready(&self) -> Result<(), Error> {
         self.store.ping(true).await?;
+        self.store.lead()?;
         self.node.node().await?;
         Ok(())
     }

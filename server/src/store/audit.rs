@@ -121,7 +121,7 @@ async fn fetch(connection: &mut Connection, query: Query) -> Result<Vec<AuditRec
 
 /// Drops rows older than `before`, at most `limit` of them; returns how many went.
 pub async fn prune(connection: &mut Connection, before: i64, limit: u32) -> Result<u64, Error> {
-    query("DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < $1 ORDER BY id LIMIT $2)")
+    query("DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < $1 ORDER BY at LIMIT $2)")
         .bind(before)
         .bind(i64::from(limit))
         .execute(connection)

@@ -141,16 +141,16 @@ fn row(CallRecord { id, seq, berth_id, user_uid, call }: &CallRecord) -> [Value;
         (*seq).into(),
         call.at.into(),
         berth_id.to_string().into(),
-        (&call.user).into(),
+        text(&call.user).into(),
         i64::from(*user_uid).into(),
         i64::from(call.uid).into(),
         i64::from(call.pid).into(),
-        (&call.command).into(),
-        (&call.method).into(),
-        (&call.version).into(),
-        (&call.path).into(),
-        (&call.image).into(),
-        (&call.container).into(),
+        text(&call.command).into(),
+        text(&call.method).into(),
+        call.version.as_deref().map(text).into(),
+        text(&call.path).into(),
+        call.image.as_deref().map(text).into(),
+        call.container.as_deref().map(text).into(),
         call.status.map(i64::from).into(),
         signed(call.request_bytes).into(),
         signed(call.response_bytes).into(),
@@ -159,6 +159,11 @@ fn row(CallRecord { id, seq, berth_id, user_uid, call }: &CallRecord) -> [Value;
         signed(call.lost).into(),
         signed(size(call)).into(),
     ]
+}
+
+/// A NUL that somebody managed to send must not keep all later calls of his from being stored.
+fn text(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
 }
 
 fn size(call: &Call) -> u64 {

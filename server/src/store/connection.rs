@@ -160,6 +160,11 @@ pub(crate) fn query(text: &'static str) -> Query {
 }
 
 impl Query {
+    /// Text that was put together: nothing of it may come from outside.
+    pub(super) fn of(text: String) -> Self {
+        Self { text: Cow::Owned(text), values: Vec::new(), kept: true }
+    }
+
     pub(crate) fn bind(mut self, value: impl Into<Value>) -> Self {
         self.values.push(value.into());
         self
@@ -182,6 +187,11 @@ impl Query {
 
     /// Adds `(…, …), (…, …)`: the rows of an INSERT … VALUES, or with one column the members of an IN (VALUES …).
     pub(crate) fn push_rows<const N: usize>(&mut self, rows: impl IntoIterator<Item = [Value; N]>) -> &mut Self {
+        self.push_all(rows)
+    }
+
+    /// The same where the columns are counted when it runs.
+    pub(super) fn push_all(&mut self, rows: impl IntoIterator<Item = impl IntoIterator<Item = Value>>) -> &mut Self {
         for (number, row) in rows.into_iter().enumerate() {
             self.push(if number == 0 { "(" } else { ", (" });
             for (number, value) in row.into_iter().enumerate() {
@@ -247,7 +257,16 @@ impl Query {
     }
 }
 
+/// PostgreSQL's text holds no NUL; so that both databases hold the same, nor does SQLite's.
+fn sound(values: &[Value]) -> Result<(), sqlx::Error> {
+    match values.iter().any(|value| matches!(value, Value::Text(Some(text)) if text.contains('\0'))) {
+        true => Err(sqlx::Error::Encode("a text holds a NUL".into())),
+        false => Ok(()),
+    }
+}
+
 fn sqlite(values: Vec<Value>) -> Result<SqliteArguments, sqlx::Error> {
+    sound(&values)?;
     let mut arguments = SqliteArguments::default();
     for value in values {
         match value {
@@ -261,6 +280,7 @@ fn sqlite(values: Vec<Value>) -> Result<SqliteArguments, sqlx::Error> {
 }
 
 fn postgres(values: Vec<Value>) -> Result<PgArguments, sqlx::Error> {
+    sound(&values)?;
     let mut arguments = PgArguments::default();
     for value in values {
         match value {

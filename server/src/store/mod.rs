@@ -14,10 +14,14 @@ pub mod berths;
 pub mod calls;
 mod connection;
 pub mod ends;
+mod error;
 pub mod events;
+mod export;
 pub mod figures;
 pub mod keyed;
+mod lease;
 mod limits;
+mod migrate;
 pub mod operations;
 mod postgres;
 pub mod profiles;
@@ -30,58 +34,38 @@ mod sqlite;
 pub mod tokens;
 pub mod users;
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use tokio::sync::{Notify, watch};
 
 use crate::config::Location;
 pub use connection::{Connection, Transaction};
 pub(crate) use connection::{Query, Value, query};
+use error::During;
+pub use error::{Error, Trouble};
+pub use export::TransferError;
+pub use migrate::{Plan, Step};
 
 /// A lock is held for milliseconds; whoever waits longer is told so.
 const BUSY: Duration = Duration::from_secs(5);
-
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("cannot open the database {database}")]
-    Open { database: String, source: sqlx::Error },
-    #[error("cannot migrate the database {database}")]
-    Migrate { database: String, source: sqlx::migrate::MigrateError },
-    #[error("the database {database} sorts text by {collation}, not by its bytes; make it anew with LOCALE 'C' (see the README)")]
-    Collation { database: String, collation: String },
-    #[error("cannot read the password of the database from {}", path.display())]
-    Password { path: std::path::PathBuf, source: std::io::Error },
-    #[error("cannot {what}")]
-    Sql { what: &'static str, source: sqlx::Error },
-    #[error("cannot {what}: one of this name exists")]
-    Exists { what: &'static str },
-    #[error("cannot {what}: the row is gone")]
-    Gone { what: &'static str },
-    #[error("{table}.{column} holds {value:?}, which is not understood")]
-    Corrupt { table: &'static str, column: &'static str, value: String },
-}
-
-impl Error {
-    /// True when the same call may succeed in a moment: the writer is busy, the disk is full, or no connection became free.
-    pub fn is_passing(&self) -> bool {
-        match self {
-            Self::Sql { source: sqlx::Error::PoolTimedOut | sqlx::Error::Io(_), .. } => true,
-            Self::Sql { source: sqlx::Error::Database(cause), .. } => {
-                let code = cause.code().unwrap_or_default();
-                match cause.try_downcast_ref::<sqlx::postgres::PgDatabaseError>() {
-                    Some(_) => postgres::is_passing(&code),
-                    None => sqlite::is_passing(&code),
-                }
-            }
-            _ => false,
-        }
-    }
-}
 
 pub struct Store {
     pools: Pools,
     intents: Notify,
     changes: watch::Sender<u64>,
+    /// Whether this server carries intents out.
+    lease: watch::Receiver<bool>,
+    /// Of a file, which no other server gets at.
+    _own: watch::Sender<bool>,
+    migrated: Migrated,
+}
+
+/// What opening a database has changed.
+#[derive(Clone, Debug, Default)]
+pub struct Migrated {
+    pub steps: Vec<Step>,
+    /// The database before that, where it was copied.
+    pub backup: Option<PathBuf>,
 }
 
 enum Pools {
@@ -90,13 +74,49 @@ enum Pools {
 }
 
 impl Store {
-    /// Opens the database, makes the file when there is none, and brings its tables up to date.
+    /// Opens the database, makes the file when there is none, and brings its tables up to date, a copy of the file first. Refuses a
+    /// database on which another server works, and one that a newer program has changed.
     pub async fn open(location: &Location) -> Result<Self, Error> {
-        let pools = match location {
-            Location::Sqlite(path) => Pools::Sqlite(sqlite::Pools::open(path).await?),
-            Location::Postgres { url, password_file } => Pools::Postgres(postgres::Pools::open(url, password_file.as_deref()).await?),
+        let (own, lease) = watch::channel(true);
+        let (pools, lease, plan, backup) = match location {
+            Location::Sqlite(path) => {
+                let (pools, plan, backup) = sqlite::Pools::open(path).await?;
+                (Pools::Sqlite(pools), lease, plan, backup)
+            }
+            Location::Postgres { url, password_file } => {
+                let (pools, plan) = postgres::Pools::open(url, password_file.as_deref()).await?;
+                let lease = pools.lease();
+                (Pools::Postgres(pools), lease, plan, None)
+            }
         };
-        Ok(Self { pools, intents: Notify::new(), changes: watch::Sender::new(0) })
+        if plan.applied > 0 && !plan.steps.is_empty() {
+            let backup = backup.as_ref().map(|path| path.display().to_string());
+            tracing::info!(steps = plan.steps.len(), backup, "the database was migrated");
+        }
+        let migrated = Migrated { steps: plan.steps, backup };
+        Ok(Self { pools, intents: Notify::new(), changes: watch::Sender::new(0), lease, _own: own, migrated })
+    }
+
+    /// What [`Store::open`] would change; changes nothing.
+    pub async fn plan(location: &Location) -> Result<Plan, Error> {
+        match location {
+            Location::Sqlite(path) => sqlite::plan(path).await,
+            Location::Postgres { url, password_file } => postgres::plan(url, password_file.as_deref()).await,
+        }
+    }
+
+    pub fn migrated(&self) -> &Migrated {
+        &self.migrated
+    }
+
+    /// Fails while another server may be the one that carries intents out.
+    pub fn lead(&self) -> Result<(), Error> {
+        if *self.lease.borrow() { Ok(()) } else { Err(Error::NotLeading) }
+    }
+
+    /// Changes when [`Store::lead`] does.
+    pub fn lease(&self) -> watch::Receiver<bool> {
+        self.lease.clone()
     }
 
     /// A connection for reading.
@@ -187,20 +207,6 @@ async fn size(connection: &mut Connection) -> Result<u64, Error> {
     unsigned("database", "size", bytes)
 }
 
-/// Says what was being done when a statement failed.
-trait During<T> {
-    fn during(self, what: &'static str) -> Result<T, Error>;
-}
-
-impl<T> During<T> for Result<T, sqlx::Error> {
-    fn during(self, what: &'static str) -> Result<T, Error> {
-        self.map_err(|source| match &source {
-            sqlx::Error::Database(error) if error.is_unique_violation() => Error::Exists { what },
-            _ => Error::Sql { what, source },
-        })
-    }
-}
-
 fn touched(rows: u64, what: &'static str) -> Result<(), Error> {
     match rows {
         0 => Err(Error::Gone { what }),
@@ -254,20 +260,6 @@ pub(crate) mod tests {
         (directory, store)
     }
 
-    #[tokio::test]
-    async fn opening_twice_changes_nothing_and_readers_cannot_write() {
-        let (directory, store) = scratch().await;
-        store.ping(true).await.unwrap();
-        assert_eq!(store.check().await.unwrap(), "ok");
-        let mut reader = store.reader().await.unwrap();
-        assert!(query("DELETE FROM profiles").execute(&mut reader).await.is_err());
-        drop(reader);
-        store.close().await;
-        let again = Store::open(&Location::Sqlite(directory.path().join("berth.db"))).await.unwrap();
-        let mut reader = again.reader().await.unwrap();
-        assert_eq!(profiles::page(&mut reader, "", 10).await.unwrap().len(), 3);
-    }
-
     #[test]
     fn migrations_are_paired() {
         let names = |kind: &str| {
@@ -277,46 +269,5 @@ pub(crate) mod tests {
             names
         };
         assert_eq!(names("sqlite"), names("postgres"));
-    }
-
-    #[tokio::test]
-    async fn old_rows_go_and_what_is_unfinished_stays() {
-        use crate::domain::{AuditEntry, Clock, Kind, Operation, OperationId, OperationState, Parameters, Subject};
-        let (_directory, store) = scratch().await;
-        let clock = Clock { now: || 1_000, id: uuid::Uuid::now_v7 };
-        let operation = |number| Operation {
-            id: OperationId(uuid::Uuid::from_u128(number)),
-            kind: Kind::ImageBuild,
-            subject: "default".to_owned(),
-            berth_id: None,
-            generation: None,
-            parameters: Parameters::None,
-            state: OperationState::Pending,
-            step: String::new(),
-            log: Vec::new(),
-            log_lines: 0,
-            progress: None,
-            result: None,
-            problem: None,
-            revision: 0,
-            actor: "root".to_owned(),
-            created_at: 1_000,
-            updated_at: 1_000,
-            finished_at: None,
-        };
-        let mut tx = store.begin().await.unwrap();
-        for number in [1, 2] {
-            operations::insert(&mut tx, &operation(number)).await.unwrap();
-        }
-        operations::finish(&mut tx, operation(1).id, OperationState::Succeeded, Some("sha256:00"), None, 1_000).await.unwrap();
-        // What has ended stays ended.
-        operations::finish(&mut tx, operation(1).id, OperationState::Failed, None, None, 2_000).await.unwrap();
-        assert_eq!(operations::by_id(&mut tx, operation(1).id).await.unwrap().unwrap().state, OperationState::Succeeded);
-        let entry =
-            AuditEntry { action: "build_image", subject: Subject::Image("default"), details: serde_json::json!({}), operation: None };
-        audit::insert(&mut tx, &clock, None, entry).await.unwrap();
-        assert_eq!((operations::prune(&mut tx, 1_000).await.unwrap(), audit::prune(&mut tx, 1_000, 10).await.unwrap()), (0, 0));
-        assert_eq!((operations::prune(&mut tx, 1_001).await.unwrap(), audit::prune(&mut tx, 1_001, 10).await.unwrap()), (1, 1));
-        assert_eq!(operations::unfinished_images(&mut tx).await.unwrap().len(), 1);
     }
 }

@@ -4,7 +4,11 @@
 
 pub mod archives;
 pub mod browser;
+pub mod daemon;
+pub mod database;
 pub mod node;
+#[path = "../../../tests/src/postgres.rs"]
+pub mod postgres;
 pub mod program;
 
 use std::{
@@ -21,7 +25,7 @@ use axum::{
     response::Response,
 };
 use berth_server::{
-    config::{Accounts, Audit, Location, Policy},
+    config::{Accounts, Audit, Policy},
     domain::Clock,
     http::{Api, PeerUid, router},
     lifecycle::Lifecycle,
@@ -39,6 +43,7 @@ use tokio::{
 };
 use tower::ServiceExt;
 
+pub use database::Database;
 pub use node::{FakeNode, problem};
 
 pub const ROOT: u32 = 0;
@@ -67,6 +72,7 @@ pub struct Server {
     audit: Audit,
     accounts: Accounts,
     policy: Policy,
+    pub database: Database,
 }
 
 impl Server {
@@ -74,7 +80,7 @@ impl Server {
         let directory = tempfile::tempdir().unwrap();
         let node = FakeNode::new(directory.path());
         let node_task = Some(node.start());
-        Self::over(directory, node, node_task, Audit::default(), Accounts::default(), Policy::default()).await
+        Self::over(Database::fresh(), directory, node, node_task, Audit::default(), Accounts::default(), Policy::default()).await
     }
 
     /// With another policy of what may be promised.
@@ -82,7 +88,7 @@ impl Server {
         let directory = tempfile::tempdir().unwrap();
         let node = FakeNode::new(directory.path());
         let node_task = Some(node.start());
-        Self::over(directory, node, node_task, Audit::default(), Accounts::default(), policy).await
+        Self::over(Database::fresh(), directory, node, node_task, Audit::default(), Accounts::default(), policy).await
     }
 
     /// With another retention of calls.
@@ -90,7 +96,7 @@ impl Server {
         let directory = tempfile::tempdir().unwrap();
         let node = FakeNode::new(directory.path());
         let node_task = Some(node.start());
-        Self::over(directory, node, node_task, audit, Accounts::default(), Policy::default()).await
+        Self::over(Database::fresh(), directory, node, node_task, audit, Accounts::default(), Policy::default()).await
     }
 
     /// With other rules for accounts.
@@ -98,16 +104,26 @@ impl Server {
         let directory = tempfile::tempdir().unwrap();
         let node = FakeNode::new(directory.path());
         let node_task = Some(node.start());
-        Self::over(directory, node, node_task, Audit::default(), accounts, Policy::default()).await
+        Self::over(Database::fresh(), directory, node, node_task, Audit::default(), accounts, Policy::default()).await
     }
 
     pub async fn without_node() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let node = FakeNode::new(directory.path());
-        Self::over(directory, node, None, Audit::default(), Accounts::default(), Policy::default()).await
+        Self::over(Database::fresh(), directory, node, None, Audit::default(), Accounts::default(), Policy::default()).await
     }
 
+    /// On a database of the test's own.
+    pub async fn on(database: Database) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let node = FakeNode::new(directory.path());
+        let node_task = Some(node.start());
+        Self::over(database, directory, node, node_task, Audit::default(), Accounts::default(), Policy::default()).await
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "all that a test may want to be different")]
     async fn over(
+        database: Database,
         directory: TempDir,
         node: FakeNode,
         node_task: Option<JoinHandle<()>>,
@@ -116,7 +132,7 @@ impl Server {
         policy: Policy,
     ) -> Self {
         let life = Lifecycle::default();
-        let store = Arc::new(Store::open(&Location::Sqlite(directory.path().join("berth.db"))).await.unwrap());
+        let store = Arc::new(Store::open(&database.location()).await.unwrap());
         let client = Arc::new(NodeClient::new(node.socket().to_owned(), Clock::SYSTEM));
         let uploads = Arc::new(Uploads::default());
         let reconciler = Arc::new(Reconciler::new(
@@ -136,7 +152,7 @@ impl Server {
         let api = Api::new(service, life.tasks.clone(), life.soft.clone(), life.hard.clone());
         let router = router(api.clone());
         life.tasks.spawn(reconciler.run(life.tasks.clone(), life.soft.clone(), life.hard.clone()));
-        Self { directory, node, node_task, store, listening, router, api, life, audit, accounts, policy }
+        Self { directory, node, node_task, store, listening, router, api, life, audit, accounts, policy, database }
     }
 
     /// As a signal would: nothing new, what streams ends.
@@ -161,7 +177,7 @@ impl Server {
         self.life.hard.cancel();
         self.life.end(std::future::ready(())).await;
         self.store.close().await;
-        Self::over(self.directory, self.node, self.node_task, self.audit, self.accounts, self.policy).await
+        Self::over(self.database, self.directory, self.node, self.node_task, self.audit, self.accounts, self.policy).await
     }
 
     /// A socket on which everybody is `uid`.

@@ -1,11 +1,12 @@
 //! What `deploy/bench` measures: figures that are ratios to a peer in the same run, in interleaved rounds.
 //!
 //! [`socket`] holds the user's socket against a direct connection, HAProxy and socat, [`wake`] a sleeping and a stopped berth against LXC
-//! ([`start`] the latter alone), [`fsync`] a berth's fsync beside busy berths against the same alone.
-//! All run on a [`crate::Host`] of their own, beside an installation. The ends of a measured connection are a static program
+//! ([`start`] the latter alone), [`fsync`] a berth's fsync beside busy berths against the same alone; [`api`] holds the server's answers
+//! against what the project wants of them, on either database, without a host. The others run on a [`crate::Host`] of their own, beside an installation. The ends of a measured connection are a static program
 //! ([`client`], [`peer`]): one at work as whoever may use a way, the other inside the berth. No timed test of the suite asserts any of it.
 #![allow(clippy::cast_precision_loss, reason = "figures are shown with four digits")]
 
+pub mod api;
 pub mod client;
 mod ends;
 mod figures;

@@ -3,7 +3,7 @@
 
 use std::{env, process::ExitCode};
 
-use berth_tests::bench::{Report, Settings, fsync, socket, start, wake};
+use berth_tests::bench::{Report, Settings, api, fsync, socket, start, wake};
 
 fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     let mut words = words.iter().map(String::as_str);
     while let Some(word) = words.next() {
         match word {
-            "fsync" | "socket" | "start" | "wake" if what.is_none() => what = Some(word),
+            "api" | "fsync" | "socket" | "start" | "wake" if what.is_none() => what = Some(word),
             "--json" => json = true,
             "--rounds" => match words.next().and_then(|n| n.parse().ok()).filter(|&n| n > 0) {
                 Some(rounds) => settings.rounds = Some(rounds),
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         }
     }
     let report: Report = match what {
+        Some("api") => api::run(settings),
         Some("fsync") => fsync::run(settings),
         Some("socket") => socket::run(settings),
         Some("start") => start::run(settings),
@@ -36,6 +37,6 @@ fn main() -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: berth-bench fsync|socket|start|wake [--json] [--rounds N]");
+    eprintln!("usage: berth-bench api|fsync|socket|start|wake [--json] [--rounds N]");
     ExitCode::from(2)
 }

@@ -3,6 +3,7 @@
 mod admin;
 mod archive;
 mod audit;
+mod backup;
 mod berths;
 mod claim;
 mod doctor;
@@ -31,6 +32,7 @@ use nix::unistd::{User, getuid};
 pub(crate) use admin::AdminCommand;
 pub(crate) use archive::{ArchiveCommand, RestoreArguments};
 pub(crate) use audit::AuditArguments;
+pub(crate) use backup::BackupCommand;
 pub(crate) use claim::ClaimArguments;
 pub(crate) use look::ListArguments;
 pub(crate) use many::ManyArguments;
@@ -152,6 +154,7 @@ async fn carry_out(context: &Context, command: Command) -> Outcome {
         Command::Token(command) => token::run(context, command).await,
         Command::Session(command) => token::sessions(context, command).await,
         Command::Webui => token::webui(context).await,
+        Command::Backup(command) => backup::run(context, command),
         Command::Doctor => doctor::doctor(context).await,
     }
 }
@@ -170,7 +173,7 @@ fn refuse_what_is_of_this_host(command: &Command) -> Result<(), Failure> {
     );
     match command {
         _ if yours => Err(Failure::usage("whose berth is meant?", "with --url, name the user")),
-        Command::Env { .. } | Command::Context(_) | Command::Webui => {
+        Command::Env { .. } | Command::Context(_) | Command::Webui | Command::Backup(_) => {
             Err(Failure::usage("this is about the host that it runs on", "leave out --url, and BERTH_URL"))
         }
         _ => Ok(()),
