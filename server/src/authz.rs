@@ -250,7 +250,10 @@ pub fn scope(operation: Operation) -> Option<Scope> {
         | O::ListArchives
         | O::ListAdmins
         | O::ShowAdmin
-        | O::ListTokens => Some(Scope::Read),
+        | O::ListTokens
+        | O::ListRules
+        | O::ListRequests
+        | O::ShowRequest => Some(Scope::Read),
         O::CreateBerth
         | O::ChangeBerth
         | O::DeleteBerth
@@ -265,7 +268,14 @@ pub fn scope(operation: Operation) -> Option<Scope> {
         | O::SuspendBerths
         | O::ResumeBerths
         | O::ExecBerth
-        | O::OpenTerminal => Some(Scope::Operate),
+        | O::OpenTerminal
+        | O::CreateBerths
+        | O::ChangeBerths
+        | O::ClaimBerth
+        | O::CreateRequest
+        | O::ApproveRequest
+        | O::DenyRequest
+        | O::CancelRequest => Some(Scope::Operate),
         O::CreateProfile
         | O::ChangeProfile
         | O::DeleteProfile
@@ -278,7 +288,11 @@ pub fn scope(operation: Operation) -> Option<Scope> {
         | O::RevokeSessions
         | O::DeleteAdmin
         | O::RevokeToken
-        | O::RotateKeys => Some(Scope::Admin),
+        | O::RotateKeys
+        | O::CreateRule
+        | O::ChangeRule
+        | O::DeleteRule
+        | O::ApplyRules => Some(Scope::Admin),
         O::CreateLink | O::CreateAdmin | O::ChangeAdmin | O::SetPassword | O::CreateToken => None,
     }
 }
