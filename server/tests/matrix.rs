@@ -264,6 +264,10 @@ async fn s05_every_operation_for_everybody_in_every_way() {
                 }
                 // Links are made on the host itself.
                 (_, _) if id == "create_link" && caller.via != Via::Socket => answer.is(403, "host_account_required"),
+                // To cancel is to undo: it takes the right to do.
+                (Access::Own | Access::All, _) if id == "cancel_operation" && reach(&caller, Operation::CreateBerth) == Access::None => {
+                    assert_eq!((answer.status, answer.code()), (403, "not_permitted"), "{context}");
+                }
                 // There is no archive; who may not have one is told something else.
                 (Access::All, _) if answer.code() == "archive_not_found" => {}
                 // 409 and 422: what was asked before stands in the way; 426: no connection of this test can be upgraded.
