@@ -19,6 +19,8 @@ mod backup;
 mod berths;
 #[path = "cli.rs"]
 mod cli;
+#[path = "cli_lists.rs"]
+mod cli_lists;
 #[path = "cli_quota.rs"]
 mod cli_quota;
 #[path = "events.rs"]

@@ -109,10 +109,10 @@ impl Error {
                 Some(Problem::new(Refusal::Conflict, "exists", format!("cannot {what}: one of this name exists")))
             }
             Self::Store(store::Error::Text { .. }) => {
-                Some(Problem::new(Refusal::Invalid, "invalid_text", "a text holds a NUL character, which none may"))
+                Some(Problem::new(Refusal::Invalid, "invalid_body", "a text holds a NUL character, which none may"))
             }
             Self::Store(error @ store::Error::NotLeading) => Some(
-                Problem::new(Refusal::Unavailable, "database_lock_lost", error.to_string())
+                Problem::new(Refusal::Unavailable, "database_unavailable", error.to_string())
                     .hint("see whether another berth-server works on this database, and the log of this one"),
             ),
             Self::Throttled { seconds } => Some(
