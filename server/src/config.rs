@@ -342,8 +342,16 @@ mod tests {
         )
         .unwrap_err();
         let text = error.to_string();
-        let words =
-            ["api_socket", "database.url", "disk_overcommit", "cpu_overcommit", "memory_overcommit", "keep_days", "keep_bytes", "listen.address"];
+        let words = [
+            "api_socket",
+            "database.url",
+            "disk_overcommit",
+            "cpu_overcommit",
+            "memory_overcommit",
+            "keep_days",
+            "keep_bytes",
+            "listen.address",
+        ];
         for word in words {
             assert!(text.contains(word), "{text}");
         }

@@ -21,6 +21,8 @@ mod berths;
 mod cli;
 #[path = "cli_lists.rs"]
 mod cli_lists;
+#[path = "cli_people.rs"]
+mod cli_people;
 #[path = "cli_quota.rs"]
 mod cli_quota;
 #[path = "events.rs"]
@@ -33,12 +35,24 @@ mod images;
 mod keyed;
 #[path = "lists.rs"]
 mod lists;
+#[path = "many.rs"]
+mod many;
 #[path = "matrix.rs"]
 mod matrix;
 #[path = "policy.rs"]
 mod policy;
 #[path = "quota.rs"]
 mod quota;
+#[path = "remote.rs"]
+mod remote;
+#[path = "requests.rs"]
+mod requests;
+#[path = "rules.rs"]
+mod rules;
+#[path = "security.rs"]
+mod security;
+#[path = "sign_in.rs"]
+mod sign_in;
 #[path = "store.rs"]
 mod store;
 #[path = "suspension.rs"]

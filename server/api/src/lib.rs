@@ -20,9 +20,9 @@ mod operations;
 mod policy;
 mod problem;
 mod profiles;
-mod sign_in;
 mod requests;
 mod rules;
+mod sign_in;
 mod usage;
 
 pub use accounts::{Account, AccountAlarm, AccountList, AccountState};
@@ -43,12 +43,12 @@ pub use operations::{Accepted, AllAccepted, Operation, OperationKind, OperationL
 pub use policy::{Egress, HomeAccess, OpenTo, Policy, PolicyChange, PortRange, Restart, SharedPath};
 pub use problem::Problem;
 pub use profiles::{NewProfile, Profile, ProfileChange, ProfileList};
+pub use requests::{Amount, Amounts, ApproveRequest, ApprovedRequest, DenyRequest, Grant, NewRequest, Request, RequestList, RequestState};
+pub use rules::{ApplyRules, NewRule, Rule, RuleChange, RuleList};
 pub use sign_in::{
     AccessToken, Admin, AdminChange, AdminList, AdminRole, Me, NewAdmin, NewPassword, NewToken, Proof, Reach, Role, Secret, Session,
     SessionList, SessionsEnded, SignIn, SignInLink, SigningKey, SigningKeys, Token, TokenCreated, TokenList, TokenScope,
 };
-pub use requests::{Amount, Amounts, ApproveRequest, ApprovedRequest, DenyRequest, Grant, NewRequest, Request, RequestList, RequestState};
-pub use rules::{ApplyRules, NewRule, Rule, RuleChange, RuleList};
 pub use usage::{BerthUsage, DiskUsage, IoUsage, NetworkUsage, Pressure, Stall, Usage, UsageChart, UsageList, UsagePoint};
 
 /// Path below which all of this lives.

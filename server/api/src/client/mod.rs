@@ -2,9 +2,9 @@
 //! host, and an idle client holds nothing.
 
 mod exec;
+mod people;
 mod remote;
 mod sign_in;
-mod people;
 mod transport;
 
 use std::{fmt::Write, io, path::PathBuf, sync::Arc, time::Duration};
