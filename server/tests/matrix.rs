@@ -22,6 +22,7 @@ struct Things {
     operation: String,
     session: String,
     token: String,
+    request: String,
 }
 
 /// Who asks, and how.
@@ -127,6 +128,7 @@ fn path(template: &str, things: &Things) -> String {
     let id = match template {
         path if path.contains("/sessions/") => &things.session,
         path if path.contains("/tokens/") => &things.token,
+        path if path.contains("/requests/") => &things.request,
         _ => &things.operation,
     };
     let path = template.replace("{user}", "bin").replace("{name}", "bin").replace("{id}", id);
@@ -169,7 +171,12 @@ async fn things(server: &Server) -> Things {
     let session = root.body["id"].as_str().unwrap().to_owned();
     let (token, _) = server.token(&root.cookie(), "read").await;
     server.administrator("dora", "admin").await;
-    Things { operation, session, token }
+    let (status, rule) = server.send(ROOT, "POST", "/api/v1/rules", body("create_rule")).await;
+    assert_eq!(status, 201, "{rule}");
+    let (status, asked) = server.send(BIN, "POST", "/api/v1/requests", body("create_request")).await;
+    assert_eq!(status, 201, "{asked}");
+    let request = asked["id"].as_str().unwrap().to_owned();
+    Things { operation, session, token, request }
 }
 
 async fn ask(server: &Server, who: Who, credential: Option<&Credential>, method: &str, path: &str, id: &str) -> Answer {
