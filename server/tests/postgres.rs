@@ -37,8 +37,6 @@ mod keyed;
 mod lists;
 #[path = "many.rs"]
 mod many;
-#[path = "matrix.rs"]
-mod matrix;
 #[path = "policy.rs"]
 mod policy;
 #[path = "quota.rs"]
@@ -58,8 +56,9 @@ mod store;
 #[path = "suspension.rs"]
 mod suspension;
 
-/// Suites that touch no database, those that name the one they are about, and one that is long and about documents.
-const ELSEWHERE: &[&str] = &["document", "postgres", "schemathesis", "sqlite"];
+/// Suites that touch no database, those that name the one they are about, and those that are long and about what no database decides:
+/// documents, and who may do what.
+const ELSEWHERE: &[&str] = &["document", "matrix", "postgres", "schemathesis", "sqlite"];
 
 use serde_json::json;
 use support::{

@@ -44,7 +44,7 @@ fn a_day_of_an_administrator_and_of_a_user_with_real_berths() {
     let link = [&as_user[..], &[berth.as_str(), "webui"]].concat();
     let docker = [&as_user[..], &["docker"]].concat();
     script("berth.js")
-        .env("BERTH_URL", format!("http://127.0.0.1:{port}"))
+        .env("BERTH_PAGES", format!("http://127.0.0.1:{port}"))
         .env("BERTH_ADMIN", ADMIN)
         .env("BERTH_PASSWORD", PASSWORD)
         .env("BERTH_USER", &user.name)

@@ -1,12 +1,12 @@
 // An administrator's and a user's way through the dashboard, with the real server, node and berths. tests/tests/web.rs sets the stage:
-// BERTH_URL, BERTH_ADMIN and BERTH_PASSWORD, BERTH_USER (an account without a berth), BERTH_LINK (words of a command that prints a one-time
+// BERTH_PAGES, BERTH_ADMIN and BERTH_PASSWORD, BERTH_USER (an account without a berth), BERTH_LINK (words of a command that prints a one-time
 // link as that user), BERTH_DOCKER (words before docker's own, as that user), BERTH_TAR (a root file system with busybox in it).
 import { execFileSync } from 'node:child_process';
 
 import { launch } from './browser.js';
 import { check, listen, run } from './checks.js';
 
-const { BERTH_URL: base, BERTH_ADMIN: admin, BERTH_PASSWORD: password, BERTH_USER: user } = process.env;
+const { BERTH_PAGES: base, BERTH_ADMIN: admin, BERTH_PASSWORD: password, BERTH_USER: user } = process.env;
 const words = (name) => JSON.parse(process.env[name]);
 const execute = ([program, ...rest]) => execFileSync(program, rest, { encoding: 'utf8', timeout: 120_000 });
 
@@ -31,6 +31,8 @@ async function signIn() {
 }
 
 const state = (word) => page.locator('main').getByRole('status').getByText(word, { exact: true }).first();
+// Not the word in a list of what can be chosen.
+const inForce = () => page.locator(':not(option):text-is("In force")').first();
 const toast = (text) => page.locator('.toast').filter({ hasText: text }).first();
 let administrator;
 
@@ -118,7 +120,7 @@ const steps = [
     await page.getByText('No published ports').waitFor();
     execute([...words('BERTH_DOCKER'), 'import', process.env.BERTH_TAR, 'busybox']);
     execute([...words('BERTH_DOCKER'), 'run', '-d', '--name', 'web', '-p', '18099:80', 'busybox', 'sleep', '600']);
-    await page.getByRole('cell', { name: /^web/ }).waitFor({ timeout: 30_000 });
+    await page.getByRole('cell', { name: /^web/ }).first().waitFor({ timeout: 30_000 });
   }],
   ['what takes the disk is seen, and room is made', async () => {
     await page.getByRole('cell', { name: 'busybox:latest' }).first().waitFor({ timeout: 30_000 });
@@ -144,11 +146,11 @@ const steps = [
     await page.getByText('<b>a large</b> image').waitFor({ timeout: 20_000 });
     await page.getByRole('button', { name: /^Approve/ }).click();
     await page.getByRole('dialog', { name: 'Approve the request' }).getByRole('button', { name: 'Approve', exact: true }).click();
-    await page.getByText('In force').first().waitFor({ timeout: 60_000 });
+    await inForce().waitFor({ timeout: 60_000 });
     check(loads === before, 'the page was loaded anew');
     page = own;
-    await page.getByText('In force').waitFor({ timeout: 20_000 });
-    await page.getByText('of 5 GiB').first().waitFor({ timeout: 20_000 });
+    await inForce().waitFor({ timeout: 20_000 });
+    await page.getByText(/(of|quota) 5 GiB/).first().waitFor({ timeout: 20_000 });
   }],
   ['a session that ends loses no half-filled form', async () => {
     page = administrator.pages()[0];
@@ -181,7 +183,8 @@ const steps = [
     for (const what of ['Create berth', 'Change berth', 'Suspend berth', 'Approve request']) await page.getByText(what, { exact: true }).first().waitFor({ timeout: 15_000 });
     await page.getByLabel('Path of the call').fill('/containers');
     await page.getByText(/POST \/containers\/create/).first().waitFor({ timeout: 20_000 });
-    check(page.url().includes('path=%2Fcontainers'), 'the filter is not in the address');
+    // A link to what is seen.
+    await page.waitForURL(/path=(%2F|\/)containers/, { timeout: 20_000 });
   }],
   ['a berth is removed once its name is typed', async () => {
     await page.goto(`${base}/berths/${user}`);

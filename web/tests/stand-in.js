@@ -132,6 +132,14 @@ export class Node {
         const found = account(name);
         return found ? send(found) : missing('user_not_found');
       }
+      case 'POST users': {
+        const { names } = body();
+        return send(names.map((one) => ({ name: one, user: account(one) ?? null, groups: [] })));
+      }
+      case 'GET accounts':
+        return send([]);
+      case 'GET archives':
+        return send([]);
       case 'GET berths':
         return send([...this.berths.values()]);
       case 'GET berths/*':

@@ -2,8 +2,8 @@
 
 use sqlx::FromRow;
 
-use super::{Connection, During, Error, before_or_end, from_json, id, query, to_json, unsigned, variant};
-use crate::domain::{BerthId, Grant, Problem, Request, RequestId, RequestState, UserName};
+use super::{Connection, During, Error, before_or_end, events, from_json, id, query, to_json, unsigned, variant};
+use crate::domain::{BerthId, EventKind, Grant, NewEvent, Problem, Request, RequestId, RequestState, UserName};
 
 const TABLE: &str = "requests";
 /// Requests of which one look takes up what is due.
@@ -87,10 +87,15 @@ pub async fn insert(connection: &mut Connection, request: &Request) -> Result<()
     .bind(request.until)
     .bind(Request::due(request.state, request.until, 0, request.created_at))
     .bind(request.created_at)
-    .execute(connection)
+    .execute(&mut *connection)
     .await
     .during("store the request")?;
-    Ok(())
+    tell(connection, request, request.created_at).await
+}
+
+async fn tell(connection: &mut Connection, request: &Request, now: i64) -> Result<(), Error> {
+    let event = NewEvent { state: Some(request.state.as_str()), ..NewEvent::own(EventKind::RequestChanged, request.user.as_str()) };
+    events::note(connection, now, event).await
 }
 
 pub async fn by_id(connection: &mut Connection, id: RequestId) -> Result<Option<Request>, Error> {
@@ -157,6 +162,7 @@ pub async fn update(connection: &mut Connection, request: &Request, now: i64) ->
     .execute(&mut *connection)
     .await
     .during("change the request")?;
+    tell(connection, request, now).await?;
     repeat(connection, request.berth).await
 }
 
