@@ -63,21 +63,22 @@ impl Service {
     /// Hands on what is new, until `soft` is cancelled.
     pub async fn feed_events(self: Arc<Self>, soft: CancellationToken) {
         let mut changes = self.store.changes();
-        let mut at = None;
-        loop {
-            changes.mark_unchanged();
-            let pause = match self.hand_on(&mut at).await {
-                Ok(()) => changes.changed().await.map(|()| PACE).unwrap_or(RETRY),
-                Err(error) => {
-                    tracing::warn!(error = chain(&error), "cannot read events");
-                    RETRY
-                }
-            };
-            tokio::select! {
-                () = soft.cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
+        let work = async {
+            let mut at = None;
+            loop {
+                changes.mark_unchanged();
+                let pause = match self.hand_on(&mut at).await {
+                    Ok(()) => changes.changed().await.map(|()| PACE).unwrap_or(RETRY),
+                    Err(error) => {
+                        tracing::warn!(error = chain(&error), "cannot read events");
+                        RETRY
+                    }
+                };
+                tokio::time::sleep(pause).await;
             }
-        }
+        };
+        // Wherever it waits: the end of the server waits for this.
+        soft.run_until_cancelled(work).await;
     }
 
     /// Reads what came after `at`, which is the head at first.
