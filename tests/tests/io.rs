@@ -170,11 +170,19 @@ fn q04_on_cgroup_v2_what_goes_through_the_page_cache_comes_under_the_limit_too()
     }
     let host = Host::start();
     let a = host.assign(&host.user("a"), &["--io-write-bps", "2m"]);
-    let mut writing = a.sh("dd if=/dev/zero of=/root/f bs=1M count=24 conv=fsync && echo written").spawn();
+    let mut writing = a.sh("dd if=/dev/zero of=/root/f bs=1M count=48 conv=fsync && echo written").spawn();
     // It is written back by the kernel in the berth's name.
     let dirs = a.group_dirs("payload");
-    within_10_percent("written back", group::per_second(WINDOW, MIB, || group::io(&dirs).write_bytes), 2 * MIB);
-    writing.line_with("written", Duration::from_secs(60));
+    // More than the limit it is never; and where the machine itself has to wait for others, one of some measures is of it alone.
+    let limit = 2 * MIB;
+    let mut rates = (0..4).map(|_| group::per_second(WINDOW, MIB, || group::io(&dirs).write_bytes));
+    let reached = rates.find(|rate| {
+        eprintln!("written back: {rate:.0} of {limit} a second");
+        assert!(*rate <= limit as f64 * 1.1, "{rate:.0}");
+        *rate >= limit as f64 * 0.9
+    });
+    assert!(reached.is_some(), "less than nine tenths of {limit} a second were written back in each of four measures");
+    writing.line_with("written", Duration::from_secs(120));
     let usage = until("all of it is counted", SOON, || {
         let usage = a.status()["usage"].clone();
         (usage["io"]["write_bytes"].as_u64() >= Some(24 * MIB)).then_some(usage)
