@@ -4,7 +4,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use berth_tests::{
-    Berth, Host, Need, Options, Run, elsewhere,
+    Berth, Host, Options, Run,
     fault::{Fault, Step},
     until,
 };
@@ -120,15 +120,6 @@ fn moves(from: &str, to: &str) {
 #[test]
 fn l04_an_archive_makes_the_same_berth_on_another_host_with_other_ids() {
     moves("[disk]\nbackend = \"loop\"\n", "[disk]\nbackend = \"loop\"\n");
-}
-
-#[test]
-fn l04_an_archive_of_an_image_makes_a_directory_and_back() {
-    if elsewhere(&[Need::ProjectQuota]) {
-        return;
-    }
-    moves("[disk]\nbackend = \"loop\"\n", "[disk]\nbackend = \"directory\"\n");
-    moves("[disk]\nbackend = \"directory\"\n", "[disk]\nbackend = \"loop\"\n");
 }
 
 #[test]
