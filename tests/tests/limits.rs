@@ -96,7 +96,7 @@ fn q02_weights_share_a_busy_host_in_proportion() {
         }
         assert!(found.last().is_some_and(|last| range.contains(last)), "{what} gave {found:.2?}\n{}\n{}", processes(&a), processes(&b));
     };
-    // On one kind of machine it is 3.0, on another 3.6 all the time.
+    // Seen: 3.5 to 3.6 on a quiet host of two processors; why it is not 3 is not found yet.
     within("300 : 100", 2.4..=3.9);
     host.berth(["set", b.name(), "--cpu-weight", "300"]).ok();
     within("300 : 300", 0.75..=1.33);
