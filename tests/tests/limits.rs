@@ -80,6 +80,11 @@ fn q02_weights_share_a_busy_host_in_proportion() {
     // Their quota is the whole host, so that only the weights part it.
     first_in_line(&host, 16);
     let _burning = (burn(&a), burn(&b));
+    // Who wakes now and then makes Linux 6.18 weigh his group anew, to the loss of the lighter one: 300 : 100 gives 3.6 beside idle
+    // Docker daemons and 2.98 beside stopped ones. Groups made by hand do the same: 6 beside three loops of sleep(20 ms), 3.00 without.
+    for berth in [&a, &b] {
+        berth.sh("pkill -STOP dockerd; pkill -STOP containerd").ok();
+    }
     let (of_a, of_b) = (a.group_dirs("payload"), b.group_dirs("payload"));
     let now = || (group::cpu(&of_a).usage_usec, group::cpu(&of_b).usage_usec);
     let ratio = || {
@@ -96,10 +101,9 @@ fn q02_weights_share_a_busy_host_in_proportion() {
         }
         assert!(found.last().is_some_and(|last| range.contains(last)), "{what} gave {found:.2?}\n{}\n{}", processes(&a), processes(&b));
     };
-    // Seen: 3.5 to 3.6 on a quiet host of two processors; why it is not 3 is not found yet.
-    within("300 : 100", 2.4..=3.9);
+    within("300 : 100", 2.55..=3.45);
     host.berth(["set", b.name(), "--cpu-weight", "300"]).ok();
-    within("300 : 300", 0.75..=1.33);
+    within("300 : 300", 0.85..=1.17);
 }
 
 /// Name, CPUs and used time (ticks) of each process.
