@@ -17,7 +17,7 @@ use std::{
 };
 
 use berth_tests::{
-    Host, Options, User,
+    Host, Need, Options, User, elsewhere,
     fault::{Fault, Step, names_in_sources, signal},
     http::{self, Answer},
     image,
@@ -49,6 +49,14 @@ enum Blow {
     Init,
     /// The child of the shim that makes the container.
     Stage,
+}
+
+/// How the node keeps its berths' disks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Disks {
+    Images,
+    /// Under project quota.
+    Directories,
 }
 
 /// What is asked of the node.
@@ -103,9 +111,10 @@ type Told = Result<Answer, String>;
 
 impl Bench {
     #[track_caller]
-    fn set_up() -> Self {
+    fn set_up(disks: Disks) -> Self {
         let fault = Fault::new();
-        let host = Host::with(Options { quarantine_days: 0, env: vec![fault.env()], ..Options::default() });
+        let node_config = format!("[disk]\nbackend = \"{}\"\n", if disks == Disks::Images { "loop" } else { "directory" });
+        let host = Host::with(Options { quarantine_days: 0, env: vec![fault.env()], node_config, ..Options::default() });
         let image = image::import_small(&host);
         // Nobody asks a second time but this test.
         host.stop_server();
@@ -262,16 +271,17 @@ impl Bench {
         if in_use != 1 {
             return false;
         }
-        let disk = self.host.state_dir.join(format!("berths/{ID}/disk.img"));
-        let Ok(disk) = fs::metadata(disk) else { return false };
+        let dir = self.host.state_dir.join(format!("berths/{ID}"));
+        let Ok(disk) = fs::metadata(dir.join("disk.img")).or_else(|_| fs::metadata(dir.join("disk"))) else { return false };
         let attached = loop_inodes().iter().filter(|inode| **inode == disk.ino()).count();
         let Some(pid) = status["pid"].as_u64() else { return attached == 0 };
+        let in_use = usize::from(disk.is_file());
         let limits = &status["limits"];
         let pids = self.kernel_value("pids", "pids.max");
         let memory = self.kernel_value("memory", "memory.limit_in_bytes").or_else(|| self.kernel_value("memory", "memory.max"));
         let frozen = self.group_file("unified", "cgroup.events").is_some_and(|text| text.contains("frozen 1"));
         Path::new(&format!("/proc/{pid}")).exists()
-            && attached == 1
+            && attached == in_use
             && pids == limits["pids"].as_u64()
             && memory == limits["memory_bytes"].as_u64()
             && frozen == (status["state"] == "suspended")
@@ -423,11 +433,12 @@ fn state_of(pid: u32) -> Option<char> {
     stat.rsplit_once(") ")?.1.chars().next()
 }
 
-/// All blows at all steps of one operation, on an instance of its own. The names of its steps.
+/// All blows at all steps of one operation, on an instance of its own; at those of directories, which are struck where every process is
+/// emulated, the node alone and a full disk. The names of its steps.
 #[track_caller]
-fn every_step(operation: &Operation) -> BTreeSet<String> {
+fn every_step(operation: &Operation, disks: Disks) -> BTreeSet<String> {
     let began = Instant::now();
-    let bench = Bench::set_up();
+    let bench = Bench::set_up(disks);
     bench.prepare(operation);
     let steps = bench.fault.note(|| bench.good(&[operation.ask]));
     assert!(!steps.is_empty(), "{}: the daemons are not armed", operation.name);
@@ -439,7 +450,8 @@ fn every_step(operation: &Operation) -> BTreeSet<String> {
         let own = operation.also.iter().copied().chain(long.then_some(Blow::Error));
         let began = Instant::now();
         for blow in own.chain([Blow::Node, Blow::Shim, Blow::Init]) {
-            if blow == Blow::Stage && step.who != "stage" {
+            let left_out = disks == Disks::Directories && !long && !matches!(blow, Blow::Node | Blow::Full);
+            if left_out || blow == Blow::Stage && step.who != "stage" {
                 continue;
             }
             if bench.strike(operation, step, blow) {
@@ -457,12 +469,12 @@ fn every_step(operation: &Operation) -> BTreeSet<String> {
 
 /// Several operations beside each other, on as many instances.
 #[track_caller]
-fn side_by_side(names: &[&str]) {
+fn side_by_side(names: &[&str], disks: Disks) {
     let threads: Vec<_> = names
         .iter()
         .map(|name| {
             let operation = OPERATIONS.iter().find(|o| o.name == *name).unwrap_or_else(|| panic!("no operation {name}"));
-            thread::spawn(move || drop(every_step(operation)))
+            thread::spawn(move || drop(every_step(operation, disks)))
         })
         .collect();
     let failed: Vec<_> = threads.into_iter().zip(names).filter_map(|(thread, name)| thread.join().is_err().then_some(name)).collect();
@@ -471,23 +483,37 @@ fn side_by_side(names: &[&str]) {
 
 #[test]
 fn l01_whoever_dies_at_any_step_of_start_and_stop_leaves_the_truth() {
-    side_by_side(&["start", "stop"]);
+    side_by_side(&["start", "stop"], Disks::Images);
 }
 
 #[test]
 fn l01_whoever_dies_at_any_step_of_create_and_delete_leaves_the_truth() {
-    side_by_side(&["create", "delete running"]);
+    side_by_side(&["create", "delete running"], Disks::Images);
 }
 
 #[test]
 fn l01_whoever_dies_at_any_step_of_set_suspend_and_resume_leaves_the_truth() {
-    side_by_side(&["set", "suspend", "resume"]);
+    side_by_side(&["set", "suspend", "resume"], Disks::Images);
+}
+
+#[test]
+fn l01_whoever_dies_at_any_step_of_start_and_stop_in_a_directory_leaves_the_truth() {
+    if !elsewhere(&[Need::ProjectQuota]) {
+        side_by_side(&["start", "stop"], Disks::Directories);
+    }
+}
+
+#[test]
+fn l01_whoever_dies_at_any_step_of_create_and_delete_in_a_directory_leaves_the_truth() {
+    if !elsewhere(&[Need::ProjectQuota]) {
+        side_by_side(&["create", "delete running"], Disks::Directories);
+    }
 }
 
 /// A step that none of the operations comes by would be struck by nothing here.
 #[test]
 fn l01_the_operations_come_by_every_step_that_is_in_the_sources() {
-    let bench = Bench::set_up();
+    let bench = Bench::set_up(Disks::Images);
     let mut seen: BTreeSet<String> = BTreeSet::new();
     for operation in &OPERATIONS {
         bench.prepare(operation);
