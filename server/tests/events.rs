@@ -10,7 +10,9 @@ use axum::{
     body::{Body, BodyDataStream},
     http::Request,
 };
+use berth_protocol::AccountState;
 use berth_server::{
+    config::Accounts,
     domain::{EventKind, NewEvent},
     http::PeerUid,
     store,
@@ -96,6 +98,30 @@ async fn an_assignment_and_what_the_node_tells_come_as_events_in_order() {
     let (status, _) = server.send(ROOT, "POST", "/api/v1/profiles", Some(json!({ "name": "mine" }))).await;
     assert_eq!(status, 201);
     assert_eq!(watch.until(|event| event["kind"] == "profile_changed").await["subject"], "mine");
+    let rule = json!({ "group": "students", "profile": "mine" });
+    assert_eq!(server.send(ROOT, "POST", "/api/v1/rules", Some(rule)).await.0, 201);
+    assert_eq!(watch.until(|event| event["kind"] == "rule_changed").await["subject"], "students");
+    let new = json!({ "name": "carol", "role": "operator", "password": "a long and dull sentence" });
+    let (status, made) = server.send(ROOT, "POST", "/api/v1/admins", Some(new)).await;
+    assert_eq!(status, 201, "{made}");
+    assert_eq!(watch.until(|event| event["kind"] == "account_changed").await["subject"], "admin:carol");
+    server.send(ROOT, "DELETE", "/api/v1/admins/carol", None).await;
+    assert_eq!(watch.until(|event| event["kind"] == "account_changed").await["subject"], "admin:carol");
+}
+
+#[tokio::test]
+async fn an_account_of_the_host_that_goes_and_comes_back_is_told_once_each() {
+    let often = Accounts { check_seconds: 1, gone_checks: 3, gone_seconds: 0, grace_seconds: 0, max_at_once: 1, known: Vec::new() };
+    let server = Server::watching(often).await;
+    let mut watch = Watch::open(&server, ROOT, "/api/v1/events", None).await;
+    server.assign("alice").await;
+    server.assign("bob").await;
+    server.node.inner.lock().unwrap().accounts = [("alice".to_owned(), AccountState::Vanished)].into();
+    let gone = watch.until(|event| event["kind"] == "account_changed").await;
+    assert_eq!((&gone["subject"], &gone["state"]), (&json!("alice"), &json!("vanished")), "{gone}");
+    server.node.inner.lock().unwrap().accounts.clear();
+    let back = watch.until(|event| event["kind"] == "account_changed").await;
+    assert_eq!((&back["subject"], &back["state"]), (&json!("alice"), &json!("present")), "{back}");
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ kinds! {
     RequestChanged = "request_changed",
     /// A rule for a group of the host.
     RuleChanged = "rule_changed",
-    /// A host account, or that of an administrator.
+    /// The account of a host user that has a berth is in another state, or an administrator (`admin:NAME`) came, changed or went.
     AccountChanged = "account_changed",
 }
 

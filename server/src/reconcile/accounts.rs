@@ -1,6 +1,6 @@
 //! The accounts that hold berths: asks the node about them now and then, decides ([`decide`], pure), and suspends or resumes.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
@@ -8,7 +8,10 @@ use super::Reconciler;
 use crate::{
     chain,
     config::Accounts,
-    domain::{ACCOUNT_WATCH, Alarm, AuditEntry, Barred, Berth, Holder, Subject, Suspension, Verdict, decide},
+    domain::{
+        ACCOUNT_WATCH, AccountState, Alarm, AuditEntry, Barred, Berth, BerthId, EventKind, Holder, NewEvent, Subject, Suspension, Verdict,
+        decide,
+    },
     node_client, store,
 };
 
@@ -47,6 +50,7 @@ async fn round(reconciler: &Reconciler, rules: &Accounts) -> Result<(), Error> {
     let mut tx = reconciler.store.begin().await?;
     let berths = store::berths::all(&mut tx).await?;
     let (mut watches, calls) = (store::accounts::all(&mut tx).await?, store::accounts::last_calls(&mut tx).await?);
+    let before: HashMap<BerthId, AccountState> = watches.iter().map(|(id, watch)| (*id, watch.state)).collect();
     let holders: Vec<Holder> = berths
         .iter()
         .map(|berth| Holder {
@@ -60,11 +64,31 @@ async fn round(reconciler: &Reconciler, rules: &Accounts) -> Result<(), Error> {
     let verdict = decide(&rules.rules(), now, &holders, &seen);
     let changed = !verdict.suspend.is_empty() || !verdict.resume.is_empty();
     apply(reconciler, &mut tx, &berths, &verdict, now).await?;
+    tell(&mut tx, &berths, &before, &verdict, now).await?;
     alarm(reconciler, &mut tx, &verdict.alarms, now).await?;
     store::accounts::prune(&mut tx).await?;
     reconciler.store.commit(tx).await?;
     if changed {
         reconciler.store.announce();
+    }
+    Ok(())
+}
+
+/// For those who watch: whose account is in another state than before.
+async fn tell(
+    tx: &mut store::Transaction,
+    berths: &[Berth],
+    before: &HashMap<BerthId, AccountState>,
+    verdict: &Verdict,
+    now: i64,
+) -> Result<(), store::Error> {
+    for (id, watch) in &verdict.watches {
+        let was = before.get(id).copied().unwrap_or(AccountState::Present);
+        let berth = berths.iter().find(|berth| berth.id == *id && was != watch.state);
+        if let Some(berth) = berth {
+            let event = NewEvent { state: Some(watch.state.as_str()), ..NewEvent::own(EventKind::AccountChanged, berth.user.as_str()) };
+            store::events::note(tx, now, event).await?;
+        }
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{Error, Page, Service, authorise, name, not_found, passwords};
 use crate::{
     authz::{Access, Operation as Op},
-    domain::{AccountName, Administrator, AdministratorId, Caller, Owner, Problem, Refusal, Role, Source, UserName},
+    domain::{AccountName, Administrator, AdministratorId, Caller, EventKind, NewEvent, Owner, Problem, Refusal, Role, Source, UserName},
     store,
 };
 
@@ -69,7 +69,7 @@ impl Service {
         }
         check_untied(&mut tx, &created).await?;
         store::administrators::insert(&mut tx, &created, &password).await?;
-        self.record_account(&mut tx, caller, Op::CreateAdmin.id(), &created.actor(), described(&created)).await?;
+        self.record_administrator(&mut tx, caller, Op::CreateAdmin, &created.actor(), described(&created)).await?;
         self.store.commit(tx).await?;
         Ok(created)
     }
@@ -108,7 +108,7 @@ impl Service {
             store::sessions::remove_of(&mut tx, &Owner::Administrator(changed.id), None).await?;
         }
         let details = json!({ "before": described(&before), "after": described(&changed) });
-        self.record_account(&mut tx, caller, Op::ChangeAdmin.id(), &changed.actor(), details).await?;
+        self.record_administrator(&mut tx, caller, Op::ChangeAdmin, &changed.actor(), details).await?;
         self.store.commit(tx).await?;
         Ok(changed)
     }
@@ -165,8 +165,21 @@ impl Service {
         let found = find(&mut tx, administrator).await?;
         check_not_last(&mut tx, caller, &found).await?;
         store::administrators::remove(&mut tx, found.id).await?;
-        self.record_account(&mut tx, caller, Op::DeleteAdmin.id(), &found.actor(), described(&found)).await?;
+        self.record_administrator(&mut tx, caller, Op::DeleteAdmin, &found.actor(), described(&found)).await?;
         Ok(self.store.commit(tx).await?)
+    }
+
+    /// In the trail, and for those who watch.
+    async fn record_administrator(
+        &self,
+        connection: &mut store::Connection,
+        caller: &Caller,
+        action: Op,
+        account: &str,
+        details: serde_json::Value,
+    ) -> Result<(), Error> {
+        self.record_account(connection, caller, action.id(), account, details).await?;
+        Ok(store::events::note(connection, self.clock.now(), NewEvent::new(EventKind::AccountChanged, account)).await?)
     }
 
     /// Name and uid of a host account, as the node says.

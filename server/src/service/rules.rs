@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     authz::Operation as Op,
-    domain::{AuditEntry, Caller, GroupName, Problem, ProfileName, Refusal, Rule, RuleId, Subject},
+    domain::{AuditEntry, Caller, EventKind, GroupName, NewEvent, Problem, ProfileName, Refusal, Rule, RuleId, Subject},
     store::{self, Transaction, berths::Sums},
 };
 
@@ -200,7 +200,8 @@ impl Service {
         details: serde_json::Value,
     ) -> Result<(), Error> {
         let entry = AuditEntry { action: action.id(), subject: Subject::Rule(group), details, operation: None };
-        Ok(store::audit::insert(connection, &self.clock, Some(caller), entry).await?)
+        store::audit::insert(connection, &self.clock, Some(caller), entry).await?;
+        Ok(store::events::note(connection, self.clock.now(), NewEvent::new(EventKind::RuleChanged, group)).await?)
     }
 }
 
