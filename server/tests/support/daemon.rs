@@ -24,6 +24,8 @@ pub struct Daemon {
     child: Option<Child>,
     /// Command that the program is put behind.
     pub before: Vec<String>,
+    /// Variables of its environment alone, not of that command.
+    pub variables: Vec<String>,
 }
 
 impl Daemon {
@@ -49,7 +51,7 @@ impl Daemon {
                 chown(at(name), Some(ACCOUNT), Some(ACCOUNT)).unwrap();
             }
         }
-        Self { directory, child: None, before: Vec::new() }
+        Self { directory, child: None, before: Vec::new(), variables: Vec::new() }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -66,7 +68,15 @@ impl Daemon {
         let setpriv = ["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups", "--"].map(str::to_owned);
         let mut all = self.before.iter().cloned().chain(setpriv);
         let mut command = Command::new(all.next().unwrap());
-        command.args(all).arg(program()).arg("--config").arg(self.path("server.toml")).args(words).stdin(Stdio::null());
+        command
+            .args(all)
+            .arg("env")
+            .args(&self.variables)
+            .arg(program())
+            .arg("--config")
+            .arg(self.path("server.toml"))
+            .args(words)
+            .stdin(Stdio::null());
         command
     }
 
