@@ -25,7 +25,7 @@ export function freePort() {
 }
 
 export class Stage {
-  static async open({ server = process.env.BERTH_SERVER ?? 'berth-server', config = '[policy]\ndisk_overcommit = 100.0\n' } = {}) {
+  static async open({ server = process.env.BERTH_SERVER ?? 'berth-server', config = '[policy]\ndisk_overcommit = 100.0\n[accounts]\ncheck_seconds = 5\n' } = {}) {
     const stage = new Stage();
     // Whatever ends this program, no server stays behind it.
     process.once('exit', () => stage.server?.kill('SIGKILL'));
@@ -83,8 +83,14 @@ export class Stage {
   }
 
   link() {
-    const answer = execFileSync('setpriv', ['--reuid', '1', '--regid', '1', '--clear-groups', '--', 'curl', '-s', '--max-time', '10', '--unix-socket', this.socket, '-X', 'POST', 'http://berth/api/v1/sessions/links'], { encoding: 'utf8' });
-    return JSON.parse(answer).url;
+    return this.#asDaemon('sessions/links').url;
+  }
+
+  /** One request as the account `daemon`. */
+  #asDaemon(path, body) {
+    const sent = body === undefined ? [] : ['-H', 'content-type: application/json', '-d', JSON.stringify(body)];
+    const words = ['curl', '-s', '--max-time', '10', '--unix-socket', this.socket, '-X', 'POST', ...sent, `http://berth/api/v1/${path}`];
+    return JSON.parse(execFileSync('setpriv', ['--reuid', '1', '--regid', '1', '--clear-groups', '--', ...words], { encoding: 'utf8' }));
   }
 
   async close() {
@@ -160,6 +166,14 @@ export class Stage {
     change(14, {});
     change(16, { state: 'starting', docker_ready: false });
     await this.done(await this.api('POST', `/api/v1/berths/${users[17]}/suspend`, { reason: 'a miner ran in it; see ticket 4711' }));
+    await this.api('POST', '/api/v1/rules', { group: 'students', profile: 'student', auto: true, most: 200 });
+    await this.api('POST', '/api/v1/rules', { group: '"><i>staff', profile: 'research' });
+    this.#asDaemon('requests', { amounts: { disk_bytes: { add: 20 * GIB } }, until: now + 4 * 86_400_000, reason: 'a data set <b>of 18 GB</b> for the thesis' });
+    this.node.accounts = [{ name: users[20], state: 'expired', detail: `the account of ${users[20]} has expired (shadow: 20241)`, local: true }];
+    this.node.archives = [users[2], 'emeritus'].map((user, n) => ({
+      name: `${user}-20261${n + 1}02-091500.berth`, size_bytes: (n + 1) * 1_234_567_890, user, created_at: now - (n * 30 + 3) * 86_400_000,
+      image: this.node.images[n].digest, disk_bytes: (n + 1) * 3_456_789_012, docker_images: ['postgres:17'], notes: { profile: n === 0 ? 'student' : null },
+    }));
     await this.done(await this.api('PATCH', `/api/v1/berths/${users[8]}`, { memory_bytes: 6 * GIB, pids: 2048 }));
     return users;
   }

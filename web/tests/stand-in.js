@@ -36,6 +36,9 @@ export class Node {
     { name: 'disk', level: 'ok', detail: 'project quotas are enforced at /var/lib/berth', fix: null },
     { name: 'shims', level: 'warning', detail: '2 shims run an older program than the one installed (since 3 days)', fix: 'they are replaced when their berths next sleep; at once: berth restart USER' },
   ];
+  /** What the host says of accounts that are not as they should be. */
+  accounts = [];
+  archives = [];
   #watchers = new Set();
   #random;
 
@@ -137,9 +140,9 @@ export class Node {
         return send(names.map((one) => ({ name: one, user: account(one) ?? null, groups: [] })));
       }
       case 'GET accounts':
-        return send([]);
+        return send(this.accounts);
       case 'GET archives':
-        return send([]);
+        return send(this.archives);
       case 'GET berths':
         return send([...this.berths.values()]);
       case 'GET berths/*':

@@ -1,5 +1,8 @@
 import type { Schemas } from './client';
 
+export type Account = Schemas['Account'];
+export type AccountAlarm = Schemas['AccountAlarm'];
+export type Archive = Schemas['Archive'];
 export type AuditAction = Schemas['AuditAction'];
 export type AuditCall = Schemas['AuditCall'];
 export type AuditRecord = Schemas['AuditRecord'];

@@ -1,5 +1,5 @@
 /** What wants somebody, the worst first. */
-import type { Berth, Doctor, Request } from '../api/types';
+import type { Account, Berth, Doctor, Request } from '../api/types';
 import { amountsWords } from './requests';
 import { bytes, percent } from './units';
 import { sentence, type Tone } from './words';
@@ -33,7 +33,7 @@ export function needsAttention(berth: Berth): boolean {
   return berth.state === 'failed' || (fullness(berth) ?? 0) >= NEARLY_FULL || berth.conditions.some(({ kind }) => !TOLD.has(kind) && !berth.suspended);
 }
 
-export function attention(berths: readonly Berth[], doctor: Doctor | undefined, requests: readonly Request[] = []): Need[] {
+export function attention(berths: readonly Berth[], doctor: Doctor | undefined, requests: readonly Request[] = [], accounts: readonly Account[] = []): Need[] {
   const needs: (Need & { rank: number })[] = [];
   for (const check of doctor?.checks ?? []) {
     if (check.level === 'ok') continue;
@@ -41,6 +41,9 @@ export function attention(berths: readonly Berth[], doctor: Doctor | undefined, 
   }
   for (const request of requests) {
     needs.push({ key: `request ${request.id}`, rank: 2.5, word: 'Request', tone: 'busy', why: `${request.user} asks for ${amountsWords(request.asked)}: ${request.reason}`, action: 'Decide', href: '/requests' });
+  }
+  for (const account of accounts) {
+    needs.push({ key: `account ${account.user}`, rank: 2.2, word: `Account ${account.state}`, tone: 'warn', why: account.detail, berth: berths.find(({ user }) => user === account.user), action: 'Remove…' });
   }
   // What all of them have is one thing.
   const away = berths.filter((berth) => berth.conditions.some(({ kind }) => kind === HOST));
