@@ -130,7 +130,7 @@ mod tests {
     fn what_passes_is_told_from_what_does_not() {
         // SQLITE_BUSY_SNAPSHOT, SQLITE_IOERR_FSYNC, SQLITE_READONLY_DBMOVED, SQLITE_CONSTRAINT_FOREIGNKEY
         let found = ["517", "1034", "1032", "787"].map(of_sqlite);
-        assert_eq!(found, [Some(Trouble::Busy), Some(Trouble::Away), Some(Trouble::ReadOnly), None]);
+        assert_eq!(found, [Some(Trouble::Busy), Some(Trouble::Disk), Some(Trouble::ReadOnly), None]);
         // admin_shutdown, disk_full, too_many_connections, foreign_key_violation
         let found = ["57P01", "53100", "53300", "23503"].map(of_postgres);
         assert_eq!(found, [Some(Trouble::Away), Some(Trouble::Full), Some(Trouble::Busy), None]);
