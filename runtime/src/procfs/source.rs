@@ -1,6 +1,7 @@
 //! One berth's texts, made when they are asked for.
 
 use std::{
+    collections::HashMap,
     io::{self, Read},
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -24,6 +25,8 @@ use crate::cgroup::{Place, View};
 const LONGEST: u64 = 4 << 20;
 /// For so long what the threads do is not looked at again.
 const KEPT: Duration = Duration::from_millis(100);
+/// Groups whose last times are kept; past that all are forgotten.
+const MOST_SHOWN: usize = 64;
 /// Major number of loop devices, Documentation/admin-guide/devices.txt.
 const LOOP: u32 = 7;
 
@@ -43,13 +46,20 @@ struct State {
     tasks: Option<(Duration, Tasks)>,
     /// Newest pid that was ever seen.
     made: u64,
+    /// Times that groups were shown last: of a few, for there are as many as the tenant likes.
+    shown: HashMap<Place, stat::Shown>,
 }
 
 impl Source {
     /// `disk`: major and minor number of the berth's disk; `started`: seconds from the host's boot to the berth's start.
     pub fn new(view: View, disk: Option<(u32, u32)>, started: u64) -> Self {
         let started = Duration::from_secs(started);
-        Self { view, disk, started, state: Mutex::new(State { averages: Averages::begin(started), tasks: None, made: 0 }) }
+        Self {
+            view,
+            disk,
+            started,
+            state: Mutex::new(State { averages: Averages::begin(started), tasks: None, made: 0, shown: HashMap::new() }),
+        }
     }
 
     /// The group of a process (host pid) that waits for an answer; the berth's own when that is not known.
@@ -74,12 +84,17 @@ impl Source {
             File::Cpuinfo => cpuinfo::render(&host()?, self.cpu(place)?.shown),
             File::CpusOnline | File::CpusPossible | File::CpusPresent => cpus::render(self.cpu(place)?.shown),
             File::Stat => {
-                let now = now();
-                let (tasks, made) = self.tasks(now);
+                let (tasks, made) = self.tasks(now());
                 let started = i64::try_from(self.started.as_secs()).unwrap_or(0);
                 let counts = stat::Counts { started, made, running: tasks.running.max(1), blocked: tasks.blocked };
-                let uptime = u64::try_from(now.saturating_sub(self.started).as_micros()).unwrap_or(u64::MAX);
-                stat::render(&host()?, &self.cpu(place)?, uptime, &counts)
+                let (host, cpu) = (host()?, self.cpu(place)?);
+                // After what was used, which is then no more than there was.
+                let uptime = u64::try_from(now().saturating_sub(self.started).as_micros()).unwrap_or(u64::MAX);
+                let mut state = self.state();
+                if state.shown.len() >= MOST_SHOWN && !state.shown.contains_key(place) {
+                    state.shown.clear();
+                }
+                stat::render(&host, &cpu, uptime, &counts, state.shown.entry(place.clone()).or_default())
             }
             File::Loadavg => {
                 let (loads, tasks, made) = self.load()?;
