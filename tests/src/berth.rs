@@ -214,7 +214,11 @@ impl<'h> Berth<'h> {
         }
         let tar = self.host.cache.as_ref().expect("the instance has images").busybox();
         let bytes = fs::read(tar).expect("read busybox.tar");
-        self.docker(&["import", "--change", "STOPSIGNAL SIGKILL", "-", BUSYBOX]).input(bytes).ok();
+        let signal = self.docker(&["import", "--change", "STOPSIGNAL SIGKILL", "-", BUSYBOX]).input(bytes.clone()).output();
+        if !signal.success() {
+            // Old engines (20.10) know no such change: their containers are waited for.
+            self.docker(&["import", "-", BUSYBOX]).input(bytes).ok();
+        }
     }
 
     /// `docker run --rm ARGS busybox sh -c SCRIPT`, the output.
