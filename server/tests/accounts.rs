@@ -94,3 +94,22 @@ async fn l05_an_outage_an_empty_directory_and_many_at_once_suspend_nobody_and_ar
     let (status, _) = server.send(DAEMON, "GET", "/api/v1/accounts", None).await;
     assert_eq!(status, 403);
 }
+
+#[tokio::test]
+async fn l05_sessions_and_tokens_of_a_locked_account_are_refused_until_it_is_back() {
+    let server = Server::watching(SOON).await;
+    let new = json!({ "user": "daemon", "allow_system": true });
+    let accepted = server.send(ROOT, "POST", "/api/v1/berths", Some(new)).await;
+    server.end_of(accepted).await;
+    let session = server.follow(&server.link(DAEMON).await).await.cookie();
+    let (_, token) = server.token(&session, "read").await;
+    server.me(&session).await.ok();
+    say(&server, &[("daemon", AccountState::Locked)]);
+    server.until("/api/v1/accounts", |all| all["items"][0]["state"] == "locked").await;
+    server.me(&session).await.is(401, "account_disabled");
+    server.me(&token).await.is(401, "account_disabled");
+    say(&server, &[]);
+    server.until("/api/v1/accounts", |all| all["items"][0]["state"] == "present").await;
+    server.me(&session).await.ok();
+    server.me(&token).await.ok();
+}

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use super::{Error, Keys, Service, authorise, listening::Listening, passwords::Hashing, secrets, throttle::Throttle};
 use crate::{
     authz::{self, Access, Operation as Op},
-    domain::{AdministratorId, ApiToken, Caller, Owner, Problem, Refusal, Role, Scope, Session, Source, TokenId, Via},
+    domain::{AccountState, AdministratorId, ApiToken, Caller, Owner, Problem, Refusal, Role, Scope, Session, Source, TokenId, Via},
     store,
 };
 
@@ -39,6 +39,13 @@ pub struct Proven {
     pub owner: Owner,
     pub via: Via,
     pub scope: Scope,
+}
+
+/// Whether the host admits an account, as far as that was asked: of those that hold a berth. (At the socket its kernel says who it is.)
+async fn may_sign_in(reader: &mut store::Connection, uid: u32, name: &str) -> Result<bool, store::Error> {
+    Ok(store::accounts::state_of(reader, uid, name)
+        .await?
+        .is_none_or(|state| matches!(state, AccountState::Present | AccountState::Unknown)))
 }
 
 impl Service {
@@ -116,6 +123,9 @@ impl Service {
             return Ok(caller);
         }
         let mut reader = self.store.reader().await?;
+        if via != Via::Socket && !may_sign_in(&mut reader, uid, name).await? {
+            return Err(unauthenticated("account_disabled", "this account may not sign in on the host now").into());
+        }
         let tied = store::administrators::by_host(&mut reader, uid, name).await?;
         if let Some(administrator) = tied.filter(|administrator| administrator.enabled) {
             caller.role = administrator.role;
@@ -156,7 +166,11 @@ impl Service {
             }
             None => true,
         };
-        Ok(holds && enabled)
+        let there = match caller.uid {
+            Some(uid) if uid != 0 && caller.via != Via::Socket => may_sign_in(&mut reader, uid, &caller.name).await?,
+            _ => true,
+        };
+        Ok(holds && enabled && there)
     }
 
     /// Writes down a use, unless another one is being written: a request waits for neither.

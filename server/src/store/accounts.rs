@@ -43,6 +43,19 @@ pub async fn all(connection: &mut Connection) -> Result<HashMap<BerthId, Watch>,
     rows.into_iter().map(<(BerthId, Watch)>::try_from).collect()
 }
 
+/// What the host last said of the account that holds a berth; nothing of one that holds none.
+pub async fn state_of(connection: &mut Connection, uid: u32, name: &str) -> Result<Option<AccountState>, Error> {
+    let row: Option<(String,)> = query(
+        "SELECT a.state FROM accounts a JOIN berths b ON b.id = a.berth_id JOIN users u ON u.id = b.user_id WHERE u.uid = $1 AND u.name = $2",
+    )
+    .bind(i64::from(uid))
+    .bind(name)
+    .fetch_optional(connection)
+    .await
+    .during("read what is known of an account")?;
+    row.map(|(state,)| variant(&AccountState::ALL, AccountState::as_str, TABLE, "state", state)).transpose()
+}
+
 /// The last call that came through each berth's socket, as far as the trail reaches; milliseconds since the epoch.
 pub async fn last_calls(connection: &mut Connection) -> Result<HashMap<BerthId, i64>, Error> {
     let rows: Vec<(String, Option<i64>)> = query("SELECT b.id, (SELECT MAX(c.at) FROM calls c WHERE c.berth_id = b.id) FROM berths b")
