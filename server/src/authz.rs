@@ -44,6 +44,7 @@ operations! {
     StartBerth = "start_berth",
     StopBerth = "stop_berth",
     RestartBerth = "restart_berth",
+    RebuildBerth = "rebuild_berth",
     SuspendBerth = "suspend_berth",
     ResumeBerth = "resume_berth",
     SuspendBerths = "suspend_berths",
@@ -135,12 +136,17 @@ pub fn access(role: Role, operation: Operation) -> Access {
             Role::Admin | Role::Operator | Role::Auditor => Access::All,
             Role::User => Access::Own,
         },
-        O::StartBerth | O::StopBerth | O::RestartBerth | O::CancelOperation | O::PruneBerth | O::CreateRequest | O::CancelRequest => {
-            match role {
-                Role::Admin | Role::Operator => Access::All,
-                Role::Auditor | Role::User => Access::Own,
-            }
-        }
+        O::StartBerth
+        | O::StopBerth
+        | O::RestartBerth
+        | O::RebuildBerth
+        | O::CancelOperation
+        | O::PruneBerth
+        | O::CreateRequest
+        | O::CancelRequest => match role {
+            Role::Admin | Role::Operator => Access::All,
+            Role::Auditor | Role::User => Access::Own,
+        },
         // By the rules, and for oneself only.
         O::ClaimBerth => Access::Own,
         // A command runs with the user's files in reach: nobody but he and root.
@@ -260,6 +266,7 @@ pub fn scope(operation: Operation) -> Option<Scope> {
         | O::StartBerth
         | O::StopBerth
         | O::RestartBerth
+        | O::RebuildBerth
         | O::CancelOperation
         | O::PruneBerth
         | O::RestoreBerth

@@ -173,7 +173,7 @@ fn examples_are_what_they_are_examples_of() {
     let mut found = std::collections::BTreeMap::new();
     examples(&openapi(), &mut found);
     let mut examples = found;
-    taken!(examples: BerthList, Berth, NewBerth, BerthChange, SuspendBerth, ExecBerth, ChangePreview, Operation, OperationList, Accepted);
+    taken!(examples: BerthList, Berth, NewBerth, BerthChange, RebuildBerth, SuspendBerth, ExecBerth, ChangePreview, Operation, OperationList, Accepted);
     taken!(examples: AllAccepted, UsageList, UsageChart, Profile, ProfileList, NewProfile, ProfileChange, Image, ImageList, BuildImage);
     taken!(examples: AuditList, Node, Doctor, User, Health, Event, AccountList, ArchiveList, RestoreBerth);
     taken!(examples: Inside, PruneBerth, Pruned);

@@ -145,6 +145,7 @@ fn body(id: &str) -> Option<Value> {
         "create_profile" => Some(json!({ "name": "mine" })),
         "restore_berth" => Some(json!({})),
         "prune_berth" => Some(json!({ "what": ["images"] })),
+        "rebuild_berth" => Some(json!({ "wipe": false })),
         "suspend_berth" | "suspend_berths" => Some(json!({ "reason": "mining" })),
         "exec_berth" => Some(json!({ "argv": ["true"] })),
         "change_berth" | "preview_change" | "change_profile" | "build_image" | "change_admin" => Some(json!({})),

@@ -43,6 +43,8 @@ mod many;
 mod policy;
 #[path = "quota.rs"]
 mod quota;
+#[path = "rebuild.rs"]
+mod rebuild;
 #[path = "remote.rs"]
 mod remote;
 #[path = "requests.rs"]

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, BTreeSet},
     fs,
     os::unix::fs::MetadataExt,
@@ -71,6 +72,8 @@ enum Ask {
     SetBack,
     Suspend,
     Resume,
+    /// A fresh root file system and an empty Docker, then it runs.
+    Rebuild,
     Delete,
 }
 
@@ -83,13 +86,14 @@ struct Operation {
     also: &'static [Blow],
 }
 
-const OPERATIONS: [Operation; 9] = [
+const OPERATIONS: [Operation; 10] = [
     Operation { name: "create", before: &[Ask::Delete], ask: Ask::Create, also: &[Blow::Full] },
     Operation { name: "create and start", before: &[Ask::Delete], ask: Ask::CreateRunning, also: &[Blow::Full] },
     Operation { name: "start", before: &[Ask::Create, Ask::Stop], ask: Ask::Start, also: &[Blow::Full, Blow::Stage] },
     Operation { name: "set", before: &[Ask::Start, Ask::SetBack], ask: Ask::Set, also: &[Blow::Full] },
     Operation { name: "suspend", before: &[Ask::Resume, Ask::Start], ask: Ask::Suspend, also: &[Blow::Full] },
     Operation { name: "resume", before: &[Ask::Resume, Ask::Start, Ask::Suspend], ask: Ask::Resume, also: &[Blow::Full] },
+    Operation { name: "rebuild", before: &[Ask::Start], ask: Ask::Rebuild, also: &[Blow::Full] },
     Operation { name: "stop", before: &[Ask::Start], ask: Ask::Stop, also: &[Blow::Full] },
     Operation { name: "delete", before: &[Ask::Create], ask: Ask::Delete, also: &[Blow::Full] },
     Operation { name: "delete running", before: &[Ask::Create, Ask::Start], ask: Ask::Delete, also: &[Blow::Full] },
@@ -102,6 +106,8 @@ struct Bench {
     fault: Fault,
     scope: Scope,
     image: String,
+    /// Grows with each wish for a rebuild.
+    wish: Cell<i64>,
     /// How the host looks in each state that the node may tell.
     known: BTreeMap<&'static str, Vec<Snapshot>>,
 }
@@ -119,7 +125,7 @@ impl Bench {
         // Nobody asks a second time but this test.
         host.stop_server();
         let (user, scope) = (host.user("a"), Scope::slot(&host.slot));
-        let mut bench = Self { host, user, fault, scope, image, known: BTreeMap::new() };
+        let mut bench = Self { host, user, fault, scope, image, wish: Cell::new(0), known: BTreeMap::new() };
         // The first berth of an instance leaves what belongs to the instance; a berth's first run what belongs to the berth.
         bench.good(&[Ask::Create, Ask::Start, Ask::Delete]);
         bench.learn("absent");
@@ -150,6 +156,7 @@ impl Bench {
 
     fn request(&self, ask: Ask) -> (&'static str, String, Option<String>) {
         let path = format!("/v1/berths/{}", self.user.name);
+        let rebuild = (ask == Ask::Rebuild).then(|| json!({ "at": self.wish.get(), "wipe": true }));
         let ensure = |wanted: &str, set: bool, suspended: Option<&str>| {
             let limits = json!({
                 "cpu_millis": if set { 700 } else { 500 }, "cpu_weight": if set { 200 } else { 100 }, "memory_bytes": (if set { 384_u64 } else { 256 }) << 20,
@@ -163,13 +170,13 @@ impl Bench {
             });
             let ensure = json!({
                 "id": ID, "image": self.image, "limits": limits, "wanted": wanted, "allow_system": false, "policy": policy,
-                "suspended": suspended,
+                "suspended": suspended, "rebuild": rebuild,
             });
             Some(ensure.to_string())
         };
         match ask {
             Ask::Create | Ask::SetBack | Ask::Resume => ("PUT", path, ensure("present", false, None)),
-            Ask::CreateRunning | Ask::Start => ("PUT", path, ensure("running", false, None)),
+            Ask::CreateRunning | Ask::Start | Ask::Rebuild => ("PUT", path, ensure("running", false, None)),
             Ask::Set => ("PUT", path, ensure("present", true, None)),
             Ask::Suspend => ("PUT", path, ensure("present", false, Some("it is looked at"))),
             Ask::Stop => ("POST", format!("{path}/stop"), None),
@@ -192,7 +199,7 @@ impl Bench {
     }
 
     fn ask(&self, ask: Ask) -> Told {
-        if matches!(ask, Ask::Stop | Ask::Delete | Ask::Suspend) {
+        if matches!(ask, Ask::Stop | Ask::Delete | Ask::Suspend | Ask::Rebuild) {
             self.await_child();
         }
         let (method, path, body) = self.request(ask);
@@ -221,6 +228,7 @@ impl Bench {
     /// Brings the berth to where `operation` begins.
     #[track_caller]
     fn prepare(&self, operation: &Operation) {
+        self.wish.set(self.wish.get() + 1);
         self.good(operation.before);
     }
 
@@ -327,7 +335,7 @@ impl Bench {
             Blow::Error => "error",
             _ => "halt",
         };
-        if matches!(operation.ask, Ask::Stop | Ask::Delete | Ask::Suspend) {
+        if matches!(operation.ask, Ask::Stop | Ask::Delete | Ask::Suspend | Ask::Rebuild) {
             self.await_child();
         }
         self.fault.arm(mode, step);
@@ -434,7 +442,7 @@ fn state_of(pid: u32) -> Option<char> {
 }
 
 /// All blows at all steps of one operation, on an instance of its own; at those of directories, which are struck where every process is
-/// emulated, the node alone and a full disk. The names of its steps.
+/// emulated, the node alone, and where disks come and go a full disk. The names of its steps.
 #[track_caller]
 fn every_step(operation: &Operation, disks: Disks) -> BTreeSet<String> {
     let began = Instant::now();
@@ -450,7 +458,8 @@ fn every_step(operation: &Operation, disks: Disks) -> BTreeSet<String> {
         let own = operation.also.iter().copied().chain(long.then_some(Blow::Error));
         let began = Instant::now();
         for blow in own.chain([Blow::Node, Blow::Shim, Blow::Init]) {
-            let left_out = disks == Disks::Directories && !long && !matches!(blow, Blow::Node | Blow::Full);
+            let of_disks = matches!(operation.ask, Ask::Create | Ask::Delete) && blow == Blow::Full;
+            let left_out = disks == Disks::Directories && !long && blow != Blow::Node && !of_disks;
             if left_out || blow == Blow::Stage && step.who != "stage" {
                 continue;
             }
@@ -508,6 +517,11 @@ fn l01_whoever_dies_at_any_step_of_create_and_delete_in_a_directory_leaves_the_t
     if !elsewhere(&[Need::ProjectQuota]) {
         side_by_side(&["create", "delete running"], Disks::Directories);
     }
+}
+
+#[test]
+fn l01_whoever_dies_at_any_step_of_a_rebuild_leaves_the_truth() {
+    side_by_side(&["rebuild"], Disks::Images);
 }
 
 /// A step that none of the operations comes by would be struck by nothing here.

@@ -57,6 +57,7 @@ const good = await run(
         await opened('/berths', 'Berths', 'Columns');
         await opened(`/berths/${users[8]}`, users[8], 'Set quota');
         await opened(`/berths/${users[8]}`, users[8], 'Suspend…', true);
+        await opened(`/berths/${users[8]}`, users[8], 'Rebuild…', true);
         await opened(`/berths/${users[8]}`, users[8], 'Remove…', true);
         await opened(`/berths/${users[8]}`, users[8], 'Stop');
         await opened('/profiles', 'Profiles', 'New profile');

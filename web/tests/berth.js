@@ -178,6 +178,17 @@ const steps = [
     await page.getByRole('button', { name: 'Resume' }).first().click();
     await state('Running').waitFor({ timeout: 30_000 });
   }],
+  ['a berth gets a fresh root file system', async () => {
+    await page.getByRole('button', { name: 'More', exact: true }).click();
+    await page.getByRole('menuitem', { name: 'Rebuild…' }).click();
+    const dialog = page.getByRole('dialog', { name: 'Rebuild the berth' });
+    await dialog.getByLabel('Delete images, containers and volumes too').check();
+    check(await dialog.getByRole('button', { name: 'Rebuild and delete everything' }).isDisabled(), 'all can be deleted before the name is typed');
+    await dialog.getByLabel('Delete images, containers and volumes too').uncheck();
+    await dialog.getByRole('button', { name: 'Rebuild', exact: true }).click();
+    await toast('Rebuilt the berth of').waitFor({ timeout: 60_000 });
+    await state('Running').waitFor({ timeout: 30_000 });
+  }],
   ['everything is in the audit trail', async () => {
     await page.getByRole('link', { name: 'Audit', exact: true }).click();
     for (const what of ['Create berth', 'Change berth', 'Suspend berth', 'Approve request']) await page.getByText(what, { exact: true }).first().waitFor({ timeout: 15_000 });
@@ -193,8 +204,18 @@ const steps = [
     const dialog = page.getByRole('dialog', { name: 'Remove the berth' });
     check(await dialog.getByRole('button', { name: 'Remove for ever' }).isDisabled(), 'it can be removed before the name is typed');
     await dialog.getByRole('textbox').fill(user);
-    await dialog.getByRole('button', { name: 'Remove for ever' }).click();
-    await page.getByText('No berth is assigned to this name').waitFor({ timeout: 60_000 });
+    await dialog.getByLabel('Keep an archive on the host').check();
+    await dialog.getByRole('button', { name: 'Pack away and remove' }).click();
+    await page.getByText('No berth is assigned to this name').waitFor({ timeout: 90_000 });
+  }],
+  ['what was packed away is an archive, and that is removed', async () => {
+    await page.getByRole('link', { name: 'Settings', exact: true }).click();
+    const row = page.getByRole('row').filter({ hasText: '.berth' });
+    await row.getByText(user, { exact: true }).waitFor({ timeout: 15_000 });
+    await row.getByRole('button', { name: /^Actions for/ }).click();
+    await page.getByRole('menuitem', { name: 'Remove…' }).click();
+    await page.getByRole('dialog', { name: 'Remove the archive?' }).getByRole('button', { name: 'Remove' }).click();
+    await page.getByText('No archives').waitFor({ timeout: 30_000 });
   }],
   ['signing out ends it', async () => {
     await page.getByRole('button', { name: /^Account/ }).click();

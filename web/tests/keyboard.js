@@ -100,7 +100,7 @@ const good = await run(
       await press('ArrowDown');
       check((await focused()).text === 'Suspend…', 'the first entry has not the focus');
       await press('ArrowDown');
-      check((await focused()).text === 'Remove…', 'the arrow does not move');
+      check((await focused()).text === 'Rebuild…', 'the arrow does not move');
       await press('Escape');
       check(/^More/.test((await focused()).text), 'the menu does not give the focus back');
       await press('Enter');

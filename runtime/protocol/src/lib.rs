@@ -56,7 +56,7 @@ pub use policy::{
 };
 pub use types::{
     Asked, BerthId, BerthStatus, BerthUsage, BuildRequest, Check, CheckLevel, Condition, DiskUsage, Ensure, ExecRequest, HostUser,
-    ImageInfo, ImageProgress, IoUsage, Member, NetworkUsage, NodeInfo, Pressure, Problem, Stall, State, Usage, Waits, Wanted,
+    ImageInfo, ImageProgress, IoUsage, Member, NetworkUsage, NodeInfo, Pressure, Problem, Rebuild, Stall, State, Usage, Waits, Wanted,
 };
 
 /// Version of this protocol; the node reports it in [`NodeInfo`].

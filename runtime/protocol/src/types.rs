@@ -43,6 +43,19 @@ pub struct Ensure {
     /// Barred by an administrator, and why (a sentence): frozen if it runs, not to be woken; overrides `wanted`.
     #[serde(default)]
     pub suspended: Option<String>,
+    /// A fresh root file system, once, before what is wanted; not while it is barred.
+    #[serde(default)]
+    pub rebuild: Option<Rebuild>,
+}
+
+/// A berth's root file system is to be as the image is; what its Docker keeps stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rebuild {
+    /// When it was asked for, milliseconds since the epoch: one that was carried out, or a later one, makes it nothing.
+    pub at: i64,
+    /// Docker's images, containers and volumes go too.
+    pub wipe: bool,
 }
 
 /// State of a berth as the node sees it.

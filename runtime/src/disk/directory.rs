@@ -12,7 +12,6 @@ use std::{
         unix::fs::DirBuilderExt,
     },
     path::Path,
-    time::Duration,
 };
 
 use berth_sys::{
@@ -30,8 +29,6 @@ use crate::{
     fault,
 };
 
-/// For millions of files.
-const REMOVE: Duration = Duration::from_secs(3600);
 /// A limit of 0 would be none.
 const LEAST: u64 = 1024;
 
@@ -86,7 +83,7 @@ pub(super) fn remove(path: &Path, project: Option<u32>) -> Result<()> {
     if fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
         return Ok(());
     }
-    program::run("rm", &["-rf", "--one-file-system", "--"], &[path], REMOVE, &[0])?;
+    program::run("rm", &["-rf", "--one-file-system", "--"], &[path], program::REMOVE, &[0])?;
     let (Some(project), Some(parent)) = (project, path.parent()) else { return Ok(()) };
     // Without limit and use the kernel forgets the project.
     quota::set(open_dir(parent)?.as_fd(), project, 0, 0).step("clear the quota of project", project)

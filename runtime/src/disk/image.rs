@@ -179,18 +179,23 @@ impl Mounted {
         grown.map(|()| Growth::Done)
     }
 
-    pub(super) fn trim(&self, mut go_on: impl FnMut() -> bool) -> Result<u64> {
-        let (size, mut start, mut trimmed) = (size(&self.file)?, 0, 0);
-        while start < size && go_on() {
-            match berth_sys::loopdev::trim(self.dir.as_fd(), start, TRIM_AT_ONCE) {
-                // The file is a little longer than its file system.
-                Err(error) if start > 0 && error.raw_os_error() == Some(nix::libc::EINVAL) => break,
-                done => trimmed += done.step("trim", self.file.display())?,
-            }
-            start += TRIM_AT_ONCE;
-        }
-        Ok(trimmed)
+    pub(super) fn trim(&self, go_on: impl FnMut() -> bool) -> Result<u64> {
+        trim(self.dir.as_fd(), &self.file, go_on)
     }
+}
+
+/// See [`super::Mounted::trim`]; `dir` is the root of the file system in `file`.
+pub(super) fn trim(dir: BorrowedFd<'_>, file: &Path, mut go_on: impl FnMut() -> bool) -> Result<u64> {
+    let (size, mut start, mut trimmed) = (size(file)?, 0, 0);
+    while start < size && go_on() {
+        match berth_sys::loopdev::trim(dir, start, TRIM_AT_ONCE) {
+            // The file is a little longer than its file system.
+            Err(error) if start > 0 && error.raw_os_error() == Some(nix::libc::EINVAL) => break,
+            done => trimmed += done.step("trim", file.display())?,
+        }
+        start += TRIM_AT_ONCE;
+    }
+    Ok(trimmed)
 }
 
 /// What only whoever has it unmounted can do: no right to, or a file system of a make that this kernel does not grow.

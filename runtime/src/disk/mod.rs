@@ -24,12 +24,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{Mode, mkdirat};
+use rustix::fs::{Mode, OFlags, mkdirat, openat};
 use serde::{Deserialize, Serialize};
 
 pub use directory::quota_enforced;
 
-use crate::error::{Error, Result, Step};
+use crate::{
+    error::{Error, Result, Step},
+    fault,
+};
 
 /// What lies in the root of a disk: name, mode. Everything in them is the container's, ids from 0.
 const LAYOUT: [(&str, u32); 5] =
@@ -163,6 +166,25 @@ impl Disk {
             Backend::Loop => loopdev::await_release(&self.path),
             Backend::Directory { .. } => Ok(()),
         }
+    }
+
+    /// Empties the root file system, with `docker` also what Docker keeps, and gives the room back to the host; nothing may have it
+    /// mounted. Takes longer the more files there are. Whoever dies over it leaves a part, and who does it again goes on.
+    pub fn empty(&self, limit: Limit, docker: bool) -> Result<()> {
+        self.await_release()?;
+        let mount = mount_as_it_lies(self, Room { limit, free: None })?;
+        fault::point("empty the root")?;
+        let kept = if docker { 0 } else { 2 };
+        program::remove(&mount, &["rootfs", "docker", "containerd"][..3 - kept])?;
+        lay_out(mount.as_fd())?;
+        // That of a mount is only a place (O_PATH).
+        let root = openat(&mount, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).step("open", "the disk")?;
+        rustix::fs::syncfs(&root).step("sync", self.path.display())?;
+        if self.backend == Backend::Loop {
+            image::trim(root.as_fd(), &self.path, || true)?;
+        }
+        drop((mount, root));
+        self.await_release()
     }
 
     /// A handle on it while it is mounted. `dir`: a descriptor from whoever has it mounted, not trusted; a directory needs none.

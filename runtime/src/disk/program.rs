@@ -1,8 +1,9 @@
-//! Programs of e2fsprogs, with a bound on their time.
+//! Programs of e2fsprogs and rm, with a bound on their time.
 
 use std::{
     io::Read,
-    path::Path,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
@@ -14,14 +15,29 @@ use rustix::{
 
 use crate::error::{Error, Result, Step};
 
+/// For millions of files.
+pub(super) const REMOVE: Duration = Duration::from_secs(3600);
+
 /// Runs it to its end; past `limit` it is killed. `good` are the exit codes that are no failure.
 pub(super) fn run(program: &'static str, arguments: &[&str], files: &[&Path], limit: Duration, good: &[i32]) -> Result<()> {
+    run_on(Stdio::null(), program, arguments, files, limit, good)
+}
+
+/// Removes what is called so in `dir`, which may be mounted nowhere: the program's standard input stands for it.
+pub(super) fn remove(dir: &OwnedFd, names: &[&str]) -> Result<()> {
+    let input = dir.try_clone().step("duplicate", "the descriptor of a disk")?;
+    let paths: Vec<PathBuf> = names.iter().map(|name| Path::new("/proc/self/fd/0").join(name)).collect();
+    let paths: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
+    run_on(Stdio::from(input), "rm", &["-rf", "--one-file-system", "--"], &paths, REMOVE, &[0])
+}
+
+fn run_on(input: Stdio, program: &'static str, arguments: &[&str], files: &[&Path], limit: Duration, good: &[i32]) -> Result<()> {
     let mut child = Command::new(program)
         .args(arguments)
         .args(files)
         .env_clear()
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .stdin(Stdio::null())
+        .stdin(input)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()

@@ -314,6 +314,15 @@ pub struct SuspendBerth {
     pub reason: String,
 }
 
+/// Gives a berth a fresh root file system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RebuildBerth {
+    /// Docker's images, containers and volumes go too.
+    #[serde(default)]
+    pub wipe: bool,
+}
+
 /// Runs a command inside a running berth; the connection is upgraded to `berth-exec` and carries frames.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -31,7 +31,7 @@ pub use audit::{AuditAction, AuditCall, AuditList, AuditRecord, CallOutcome};
 pub use berth_protocol::frame;
 pub use berths::{
     Berth, BerthChange, BerthList, BerthState, ChangePreview, Condition, ExecBerth, FieldChange, HostPortState, ImageRef, NewBerth,
-    PublishedPort, Sleep, SuspendBerth, Suspension, WantedState,
+    PublishedPort, RebuildBerth, Sleep, SuspendBerth, Suspension, WantedState,
 };
 pub use events::{Event, EventKind};
 pub use host::{Check, CheckLevel, Doctor, Health, Node, User};

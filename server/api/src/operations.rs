@@ -12,6 +12,7 @@ pub enum OperationKind {
     BerthStart,
     BerthStop,
     BerthRestart,
+    BerthRebuild,
     BerthDelete,
     BerthSuspend,
     BerthResume,

@@ -188,6 +188,20 @@ pub(crate) enum Command {
         #[arg(long)]
         no_wait: bool,
     },
+    /// Give a berth a fresh root file system, and start it; images, containers and volumes stay unless wiped
+    Rebuild {
+        /// Name of the host account [default: yours]
+        user: Option<String>,
+        /// Images, containers and volumes go too
+        #[arg(long)]
+        wipe: bool,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+        /// Do not wait until it is done
+        #[arg(long)]
+        no_wait: bool,
+    },
     /// Bar a berth: what runs in it is frozen, its socket refuses, and only an administrator lets it go
     Suspend {
         #[command(flatten)]

@@ -7,7 +7,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BerthId, Egress, Ensure, EnsureWanted, Grant, HostPolicy, Limits, OwnLimits, PortRange, Problem, ProfileId, Usage, UserId, UserName,
+    BerthId, Egress, Ensure, EnsureWanted, Grant, HostPolicy, Limits, OwnLimits, PortRange, Problem, ProfileId, Rebuild, Usage, UserId,
+    UserName,
 };
 
 /// What is asked for and not yet reached.
@@ -249,6 +250,10 @@ pub struct Berth {
     pub wanted: Wanted,
     /// Set by a restart: a berth that has run since before this is stopped first.
     pub restart_after: Option<i64>,
+    /// When a fresh root file system was last asked for; grows, whatever the clock does.
+    pub rebuild_at: Option<i64>,
+    /// That is still wanted, with what Docker keeps gone or not.
+    pub rebuild_wipe: Option<bool>,
     pub generation: i64,
     pub applied: i64,
     /// Nothing until the node has reported.
@@ -297,6 +302,7 @@ impl Berth {
             allow_system: self.allow_system,
             policy: self.policy.clone(),
             suspended: self.suspension.as_ref().map(|suspension| suspension.reason.clone()),
+            rebuild: self.rebuild_at.zip(self.rebuild_wipe).map(|(at, wipe)| Rebuild { at, wipe }),
         }
     }
 }

@@ -101,6 +101,15 @@ pub struct Ensure {
     pub policy: HostPolicy,
     /// Why it is barred.
     pub suspended: Option<String>,
+    pub rebuild: Option<Rebuild>,
+}
+
+/// A fresh root file system, once for each `at`, before what is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rebuild {
+    pub at: i64,
+    /// What Docker keeps goes too.
+    pub wipe: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -38,7 +38,7 @@ pub use chart::{Rates, UsagePoint, UsageSample, points};
 pub use clock::Clock;
 pub use egress::{Cidr, Egress, InvalidEgress};
 pub use event::{Event, EventFilter, EventKind, NewEvent};
-pub use host::{Check, CheckLevel, Ensure, EnsureWanted, ExecCommand, HostUser, Image, Member, NodeInfo, Progress, Waits};
+pub use host::{Check, CheckLevel, Ensure, EnsureWanted, ExecCommand, HostUser, Image, Member, NodeInfo, Progress, Rebuild, Waits};
 pub use ids::{AdministratorId, AuditId, BerthId, OperationId, ProfileId, RequestId, RuleId, SessionId, TokenId, UserId};
 pub use inside::{Inside, InsideContainer, InsideImage, InsideVolume, Prune, Taken};
 pub use keyed::{Begun, KeptAnswer, KeyedRequest};

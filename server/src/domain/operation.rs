@@ -12,6 +12,7 @@ pub enum Kind {
     BerthStart,
     BerthStop,
     BerthRestart,
+    BerthRebuild,
     BerthDelete,
     BerthSuspend,
     BerthResume,
@@ -23,12 +24,13 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 13] = [
+    pub const ALL: [Kind; 14] = [
         Self::BerthCreate,
         Self::BerthChange,
         Self::BerthStart,
         Self::BerthStop,
         Self::BerthRestart,
+        Self::BerthRebuild,
         Self::BerthDelete,
         Self::BerthSuspend,
         Self::BerthResume,
@@ -46,6 +48,7 @@ impl Kind {
             Self::BerthStart => "berth_start",
             Self::BerthStop => "berth_stop",
             Self::BerthRestart => "berth_restart",
+            Self::BerthRebuild => "berth_rebuild",
             Self::BerthDelete => "berth_delete",
             Self::BerthSuspend => "berth_suspend",
             Self::BerthResume => "berth_resume",

@@ -1,7 +1,7 @@
 //! Berths.
 
 use axum::{Json as Answer, extract::State, http::StatusCode};
-use berth_api::{Accepted, Berth, BerthChange, BerthList, ChangePreview, NewBerth};
+use berth_api::{Accepted, Berth, BerthChange, BerthList, ChangePreview, NewBerth, RebuildBerth};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -121,5 +121,18 @@ pub(super) async fn stop_berth(State(api): State<Api>, caller: Caller, Path(user
     responses((status = 202, body = Accepted), Failure))]
 pub(super) async fn restart_berth(State(api): State<Api>, caller: Caller, Path(user): Path<String>) -> Result<AcceptedResponse, Error> {
     let accepted = api.service.restart_berth(&caller, &user).await?;
+    Ok((StatusCode::ACCEPTED, Answer(convert::accepted(accepted))))
+}
+
+/// Gives a berth a fresh root file system, with Docker's data kept unless `wipe` is set, and starts it. Limits, address, ids and home stay.
+#[utoipa::path(post, path = "/berths/{user}/rebuild", tag = "berths", request_body = RebuildBerth,
+    params(("user" = String, Path, description = "Name of the host account")), responses((status = 202, body = Accepted), Failure))]
+pub(super) async fn rebuild_berth(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(user): Path<String>,
+    Json(request): Json<RebuildBerth>,
+) -> Result<AcceptedResponse, Error> {
+    let accepted = api.service.rebuild_berth(&caller, &user, request.wipe).await?;
     Ok((StatusCode::ACCEPTED, Answer(convert::accepted(accepted))))
 }

@@ -71,6 +71,7 @@ const BERTH: &[&str] = &[
     "start_berth",
     "stop_berth",
     "restart_berth",
+    "rebuild_berth",
     "suspend_berth",
     "resume_berth",
     "exec_berth",
@@ -121,6 +122,7 @@ const USER: &[&str] = &[
     "start_berth",
     "stop_berth",
     "restart_berth",
+    "rebuild_berth",
     "suspend_berth",
     "resume_berth",
     "exec_berth",
@@ -160,7 +162,7 @@ codes! {
     "internal" 500 Everybody => "the server failed; its log says why, under the request id";
     "session_ended" 401 Everybody => "the session has ended or was revoked";
     "invalid_token" 401 Everybody => "the token is unknown, has expired or was revoked";
-    "account_disabled" 401 Everybody => "the administrator is disabled or gone";
+    "account_disabled" 401 Everybody => "the administrator is disabled or gone, or the host account may not sign in now";
     "account_gone" 401 Everybody => "the host account is gone, or another";
     "cross_site" 403 Everybody => "the request comes from another site's page";
     "unknown_host" 421 Everybody => "the service does not go by the name in Host";
@@ -219,7 +221,7 @@ codes! {
     "berth_not_found" 404 Ops(BERTH) => "the user has no berth, or it is not the caller's";
     "berth_exists" 409 Ops(&["create_berth", "restore_berth"]) => "the user has a berth already";
     "berth_deleting" 409 Ops(BERTH) => "the berth is being deleted";
-    "berth_suspended" 409 Ops(&["start_berth", "stop_berth", "restart_berth", "exec_berth", "open_terminal"]) => "an administrator has barred the berth";
+    "berth_suspended" 409 Ops(&["start_berth", "stop_berth", "restart_berth", "rebuild_berth", "exec_berth", "open_terminal"]) => "an administrator has barred the berth";
     "berth_not_suspended" 409 Ops(&["resume_berth"]) => "the berth is not barred";
     "berth_not_running" 409 Ops(&["exec_berth", "open_terminal", "read_logs", "prune_berth"]) => "the berth does not run";
     "not_seen" 409 Ops(&["show_inside"]) => "the berth rests, and what is in it was not seen before";
@@ -294,6 +296,7 @@ codes! {
     "foreign_berth" 409 Stored => "the node holds a berth that the database does not know";
     "create_failed" 502 Stored => "the host could not make the berth";
     "start_failed" 502 Stored => "the berth could not be started";
+    "rebuild_failed" 502 Stored => "the berth is not wholly rebuilt, and does not run before it is";
     "stop_failed" 502 Stored => "the berth could not be stopped";
     "wake_failed" 502 Stored => "the berth could not be woken";
     "resume_failed" 502 Stored => "the berth could not be let go";

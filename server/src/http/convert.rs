@@ -148,6 +148,7 @@ pub(super) fn operation(operation: Operation) -> api::Operation {
             Kind::BerthStart => api::OperationKind::BerthStart,
             Kind::BerthStop => api::OperationKind::BerthStop,
             Kind::BerthRestart => api::OperationKind::BerthRestart,
+            Kind::BerthRebuild => api::OperationKind::BerthRebuild,
             Kind::BerthDelete => api::OperationKind::BerthDelete,
             Kind::BerthSuspend => api::OperationKind::BerthSuspend,
             Kind::BerthResume => api::OperationKind::BerthResume,

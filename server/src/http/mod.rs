@@ -128,6 +128,7 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(berths::start_berth))
         .routes(routes!(berths::stop_berth))
         .routes(routes!(berths::restart_berth))
+        .routes(routes!(berths::rebuild_berth))
         .routes(routes!(suspension::suspend_berth))
         .routes(routes!(suspension::resume_berth))
         .routes(routes!(suspension::suspend_berths))

@@ -204,6 +204,7 @@ impl From<&Ensure> for wire::Ensure {
             allow_system: ensure.allow_system,
             policy: wire::Policy::from(&ensure.policy),
             suspended: ensure.suspended.clone(),
+            rebuild: ensure.rebuild.map(|rebuild| wire::Rebuild { at: rebuild.at, wipe: rebuild.wipe }),
         }
     }
 }

@@ -26,6 +26,8 @@ pub(super) fn berth(wanted: Wanted) -> Berth {
         allow_system: false,
         wanted,
         restart_after: None,
+        rebuild_at: None,
+        rebuild_wipe: None,
         generation: 2,
         applied: 1,
         status: None,

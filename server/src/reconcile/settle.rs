@@ -11,6 +11,7 @@ pub(super) fn succeed(operations: &[Operation], generation: i64, suspended: bool
     covered()
         .map(|operation| {
             let overtaken = (operation.kind.is_power() && (suspended || operation.generation < last_power))
+                || (operation.kind == Kind::BerthRebuild && suspended)
                 || (operation.kind.is_bar() && operation.generation < last_bar);
             (operation.id, if overtaken { OperationState::Cancelled } else { OperationState::Succeeded })
         })

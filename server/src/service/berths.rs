@@ -14,8 +14,8 @@ use crate::{
     authz::{self, Access, Operation as Op},
     domain::{
         AuditEntry, Berth, BerthFilter, BerthId, Caller, Clock, Egress, EnsureWanted, Expected, HostPolicy, Kind, LimitChange, Operation,
-        OperationId, OperationState, Own, Parameters, Problem, Profile, ProfileName, Refusal, Subject, UserName, Waits, Wanted, Warning,
-        effective,
+        OperationId, OperationState, Own, Parameters, Problem, Profile, ProfileName, Rebuild, Refusal, Subject, UserName, Waits, Wanted,
+        Warning, effective,
     },
     store::{self, Transaction},
 };
@@ -182,6 +182,23 @@ impl Service {
 
     pub async fn restart_berth(&self, caller: &Caller, user: &str) -> Result<Accepted, Error> {
         self.want(caller, (Op::RestartBerth, Kind::BerthRestart), user, Wanted::Running, &Expected::Whatever).await
+    }
+
+    /// A fresh root file system, and with `wipe` an empty Docker; then it runs.
+    pub async fn rebuild_berth(&self, caller: &Caller, user: &str, wipe: bool) -> Result<Accepted, Error> {
+        let what = (Op::RebuildBerth, Kind::BerthRebuild);
+        let mut tx = self.store.begin().await?;
+        let berth = changeable(&mut tx, caller, what.0, user).await?;
+        check_not_suspended(caller, &berth)?;
+        let now = self.clock.now();
+        let at = berth.rebuild_at.map_or(now, |last| now.max(last + 1));
+        // One that waits with a wipe is not made less by this.
+        let wipe = wipe || berth.applied < berth.generation && berth.rebuild_wipe == Some(true);
+        store::berths::rebuild(&mut tx, berth.id, Some(Rebuild { at, wipe })).await?;
+        let generation = store::berths::want(&mut tx, berth.id, Wanted::Running, None, now).await?;
+        let target = Target { user: &berth.user, id: berth.id, generation };
+        let operation = self.accept(tx, caller, what, target, Parameters::None, serde_json::json!({ "wipe": wipe })).await?;
+        Ok((operation, Vec::new()))
     }
 
     pub async fn delete_berth(&self, caller: &Caller, user: &str, expected: &Expected) -> Result<Accepted, Error> {

@@ -54,6 +54,12 @@ async fn take_back(tx: &mut Transaction, operation: &Operation, berth: &Berth, n
         {
             store::berths::want(tx, berth.id, Wanted::Present, None, now).await?;
         }
+        Kind::BerthRebuild => {
+            store::berths::rebuild(tx, berth.id, None).await?;
+            if !later(|kind| kind.is_power() || kind == Kind::BerthDelete) {
+                store::berths::want(tx, berth.id, Wanted::Present, None, now).await?;
+            }
+        }
         Kind::BerthChange => {
             let Parameters::Change { profile, own, until } = &operation.parameters else { return Ok(()) };
             reopen(tx, operation, berth, now).await?;
@@ -109,6 +115,7 @@ fn asked_by(kind: Kind) -> Op {
         Kind::BerthStart => Op::StartBerth,
         Kind::BerthStop => Op::StopBerth,
         Kind::BerthRestart => Op::RestartBerth,
+        Kind::BerthRebuild => Op::RebuildBerth,
         Kind::BerthDelete => Op::DeleteBerth,
         Kind::BerthSuspend => Op::SuspendBerth,
         Kind::BerthResume => Op::ResumeBerth,

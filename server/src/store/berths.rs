@@ -7,8 +7,8 @@ use super::{
     unsigned, variant,
 };
 use crate::domain::{
-    Berth, BerthId, EventKind, Grant, HostPolicy, Limits, NewEvent, Own, Problem, ProfileId, Status, Suspension, UserId, UserName, Wanted,
-    effective,
+    Berth, BerthId, EventKind, Grant, HostPolicy, Limits, NewEvent, Own, Problem, ProfileId, Rebuild, Status, Suspension, UserId, UserName,
+    Wanted, effective,
 };
 
 const TABLE: &str = "berths";
@@ -21,7 +21,7 @@ macro_rules! select {
             ", ",
             limits::of_profile!(),
             ", p.home, p.paths, p.ports_first, p.ports_last, p.ports_open_to, p.freeze_after, p.stop_after, p.egress, p.restart, b.suspended,
-                    b.suspended_by, b.suspended_at, b.ends_at, b.ended, b.profile_named, b.grants, b.allow_system, b.wanted, b.restart_after, b.generation, b.applied, b.status, b.problem,
+                    b.suspended_by, b.suspended_at, b.ends_at, b.ended, b.profile_named, b.grants, b.allow_system, b.wanted, b.restart_after, b.rebuild_at, b.rebuild_wipe, b.generation, b.applied, b.status, b.problem,
                     b.observed_at, b.created_at, b.updated_at
              FROM berths b JOIN users u ON u.id = b.user_id JOIN profiles p ON p.id = b.profile_id ",
             $tail
@@ -55,6 +55,8 @@ pub(super) struct Row {
     allow_system: bool,
     wanted: String,
     restart_after: Option<i64>,
+    rebuild_at: Option<i64>,
+    rebuild_wipe: Option<bool>,
     generation: i64,
     applied: i64,
     status: Option<String>,
@@ -97,6 +99,8 @@ impl TryFrom<Row> for Berth {
             allow_system: row.allow_system,
             wanted: variant(&Wanted::ALL, Wanted::as_str, TABLE, "wanted", row.wanted)?,
             restart_after: row.restart_after,
+            rebuild_at: row.rebuild_at,
+            rebuild_wipe: row.rebuild_wipe,
             generation: row.generation,
             applied: row.applied,
             status: row.status.map(|text| from_json(TABLE, "status", text)).transpose()?,
@@ -235,10 +239,11 @@ pub async fn of_profile(connection: &mut Connection, profile: ProfileId) -> Resu
     rows.into_iter().map(Berth::try_from).collect()
 }
 
-/// Bars the berth, or lets it go; returns the new generation.
+/// Bars the berth, or lets it go, and takes back a rebuild that was not done; returns the new generation.
 pub async fn suspend(connection: &mut Connection, id: BerthId, suspension: Option<&Suspension>, now: i64) -> Result<i64, Error> {
     let (generation,) = query(
-        "UPDATE berths SET suspended = $2, suspended_by = $3, suspended_at = $4, ended = FALSE, generation = generation + 1, updated_at = $5
+        "UPDATE berths SET suspended = $2, suspended_by = $3, suspended_at = $4, ended = FALSE, rebuild_wipe = NULL,
+                generation = generation + 1, updated_at = $5
          WHERE id = $1
          RETURNING generation",
     )
@@ -269,6 +274,18 @@ pub async fn want(connection: &mut Connection, id: BerthId, wanted: Wanted, rest
     .during("store what is wanted of the berth")?;
     tell(connection, id, now).await?;
     Ok(generation)
+}
+
+/// Asks for a fresh root file system with the next generation, or takes that back (`None`).
+pub async fn rebuild(connection: &mut Connection, id: BerthId, rebuild: Option<Rebuild>) -> Result<(), Error> {
+    query("UPDATE berths SET rebuild_at = COALESCE($2, rebuild_at), rebuild_wipe = $3 WHERE id = $1")
+        .bind(id.to_string())
+        .bind(rebuild.map(|rebuild| rebuild.at))
+        .bind(rebuild.map(|rebuild| rebuild.wipe))
+        .execute(connection)
+        .await
+        .during("store that the berth is to be rebuilt")?;
+    Ok(())
 }
 
 /// Asks for other limits; returns the new generation.

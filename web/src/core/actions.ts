@@ -4,6 +4,7 @@ import type { Berth } from '../api/types';
 import Assign from '../dialogs/Assign.svelte';
 import Power from '../dialogs/Power.svelte';
 import Quota from '../dialogs/Quota.svelte';
+import Rebuild from '../dialogs/Rebuild.svelte';
 import Remove from '../dialogs/Remove.svelte';
 import Suspend from '../dialogs/Suspend.svelte';
 import { visible } from '../format/text';
@@ -86,6 +87,7 @@ export function ask(verb: PowerVerb, list: readonly Berth[]): void {
 }
 
 export const suspend = (list: readonly Berth[]) => modals.open(Suspend, { users: list.map((berth) => berth.user) });
+export const rebuild = (berth: Berth) => modals.open(Rebuild, { user: berth.user });
 export const remove = (list: readonly Berth[]) => modals.open(Remove, { users: list.map((berth) => berth.user) });
 export const quota = (list: readonly Berth[]) => modals.open(Quota, { berths: list });
 export const assign = (user = '') => modals.open(Assign, { name: user });
@@ -104,6 +106,7 @@ export function possible(berth: Berth): { main: Item[]; more: Item[] } {
   if (!gone && berth.suspended && may('resume_berth')) main.push({ label: 'Resume', run: () => ask('resume', [berth]) });
   if (!gone && may('change_berth')) main.push({ label: 'Set quota', run: () => quota([berth]) });
   if (!gone && !berth.suspended && may('suspend_berth')) more.push({ label: 'Suspend…', run: () => suspend([berth]) });
+  if (!gone && !berth.suspended && may('rebuild_berth')) more.push({ label: 'Rebuild…', run: () => rebuild(berth), danger: true });
   if (may('delete_berth')) more.push({ label: 'Remove…', run: () => remove([berth]), danger: true, disabled: gone });
   return { main, more };
 }

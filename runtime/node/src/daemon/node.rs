@@ -320,6 +320,8 @@ impl Node {
             sleep: None,
             not_shared: Vec::new(),
             writable: Vec::new(),
+            rebuild: None,
+            rebuilt: None,
             created_at: now_ms(),
         };
         let berth = berth::spawn(self, record, Origin::New);

@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use berth_protocol::{BerthId, Limits, Policy, Sleep};
+use berth_protocol::{BerthId, Limits, Policy, Rebuild, Sleep};
 use berth_runtime::{
     Error,
     disk::Backend,
@@ -76,8 +76,22 @@ pub(crate) struct Record {
     /// Directories in which its ids may own files, and whether that is the home: to be given back at delete.
     #[serde(default)]
     pub(crate) writable: Vec<(PathBuf, bool)>,
+    /// A fresh root file system that was begun with: no run begins before it is done.
+    #[serde(default)]
+    pub(crate) rebuild: Option<Rebuild>,
+    /// The wish for one that was last carried out, by its time.
+    #[serde(default)]
+    pub(crate) rebuilt: Option<i64>,
     /// Milliseconds since the epoch.
     pub(crate) created_at: i64,
+}
+
+impl Record {
+    /// The same once what was begun to be rebuilt is.
+    pub(crate) fn rebuilt(&self) -> Self {
+        let at = self.rebuild.map(|rebuild| rebuild.at);
+        Self { rebuild: None, rebuilt: at.max(self.rebuilt), ..self.clone() }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -309,6 +323,8 @@ pub(crate) mod tests {
             sleep: None,
             not_shared: Vec::new(),
             writable: Vec::new(),
+            rebuild: None,
+            rebuilt: None,
             created_at: 0,
         }
     }

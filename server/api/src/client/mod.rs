@@ -23,7 +23,7 @@ pub use exec::{Exec, ExecError, ExecFrame, ExecReader, ExecWriter};
 use crate::{
     Accepted, AccountList, AllAccepted, ArchiveList, AuditList, Berth, BerthChange, BerthList, BuildImage, ChangePreview, Doctor,
     ExecBerth, Image, ImageList, NewBerth, NewProfile, Node, Operation, OperationList, PREFIX, Problem, Profile, ProfileChange,
-    ProfileList, RestoreBerth, SuspendBerth, UsageList, User,
+    ProfileList, RebuildBerth, RestoreBerth, SuspendBerth, UsageList, User,
 };
 
 /// A request body: JSON or a stream of bytes.
@@ -223,6 +223,10 @@ impl Client {
 
     pub async fn restart(&self, user: &str) -> Result<Accepted, Error> {
         self.call(Method::POST, &format!("/berths/{}/restart", segment(user))).await
+    }
+
+    pub async fn rebuild(&self, user: &str, wipe: bool) -> Result<Accepted, Error> {
+        self.send(Method::POST, &format!("/berths/{}/rebuild", segment(user)), &RebuildBerth { wipe }).await
     }
 
     pub async fn suspend(&self, user: &str, reason: &str) -> Result<Accepted, Error> {

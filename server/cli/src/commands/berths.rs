@@ -1,4 +1,4 @@
-//! Berths: assign, change, start, stop, restart, delete.
+//! Berths: assign, change, start, stop, restart, rebuild, delete.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
@@ -129,25 +129,43 @@ pub(super) async fn delete(context: &Context, user: &str, archive: Option<String
         super::archive::check_name(archive)?;
     }
     if !yes {
-        if !io::stdin().is_terminal() {
-            return Err(Failure::usage("deleting needs a yes", "pass --yes"));
-        }
-        // Looked up first: nobody should type a name in vain.
-        let berth = context.client.berth(user).await?;
-        let used = berth.usage.map_or_else(String::new, |usage| format!(" ({} on disk)", units::bytes(usage.disk_bytes)));
-        eprint!("This deletes all images, containers and volumes of {user}{used}.\nType the user's name to go on: ");
-        io::stderr().flush().map_err(|error| Failure::io("cannot ask", &error))?;
-        let mut answer = String::new();
-        io::stdin().lock().read_line(&mut answer).map_err(|error| Failure::io("cannot read the answer", &error))?;
-        if answer.trim() != user {
-            return Err(Failure::own(1, "not_confirmed", "nothing was deleted", None));
-        }
+        confirm(context, user, "deleting", "deletes all images, containers and volumes").await?;
     }
     if let Some(archive) = archive {
         return super::archive::delete(context, user, &archive, wait).await;
     }
     let accepted = context.client.delete(user).await?;
     finish(context, accepted, wait, &format!("The berth of {user} is deleted.")).await
+}
+
+pub(super) async fn rebuild(context: &Context, user: &str, wipe: bool, yes: bool, wait: bool) -> Outcome {
+    if !yes {
+        let harm = match wipe {
+            true => "stops it, and deletes all images, containers, volumes and files outside the home",
+            false => "stops it, and deletes all files outside the home but for images, containers and volumes",
+        };
+        confirm(context, user, "rebuilding", harm).await?;
+    }
+    let accepted = context.client.rebuild(user, wipe).await?;
+    finish(context, accepted, wait, &format!("The berth of {user} is as new, and runs.")).await
+}
+
+/// Has the user's name typed.
+async fn confirm(context: &Context, user: &str, doing: &str, harm: &str) -> Result<(), Failure> {
+    if !io::stdin().is_terminal() {
+        return Err(Failure::usage(format!("{doing} needs a yes"), "pass --yes"));
+    }
+    // Looked up first: nobody should type a name in vain.
+    let berth = context.client.berth(user).await?;
+    let used = berth.usage.map_or_else(String::new, |usage| format!(" ({} on disk)", units::bytes(usage.disk_bytes)));
+    eprint!("This {harm} of {user}{used}.\nType the user's name to go on: ");
+    io::stderr().flush().map_err(|error| Failure::io("cannot ask", &error))?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer).map_err(|error| Failure::io("cannot read the answer", &error))?;
+    match answer.trim() == user {
+        true => Ok(()),
+        false => Err(Failure::own(1, "not_confirmed", "nothing was deleted", None)),
+    }
 }
 
 /// Waits, then says that it is done.

@@ -127,6 +127,7 @@ async fn carry_out(context: &Context, command: Command) -> Outcome {
         Command::Start { user, no_wait } => berths::power(context, berths::Power::Start, &user_or_self(user)?, !no_wait).await,
         Command::Stop { user, no_wait } => berths::power(context, berths::Power::Stop, &user_or_self(user)?, !no_wait).await,
         Command::Restart { user, no_wait } => berths::power(context, berths::Power::Restart, &user_or_self(user)?, !no_wait).await,
+        Command::Rebuild { user, wipe, yes, no_wait } => berths::rebuild(context, &user_or_self(user)?, wipe, yes, !no_wait).await,
         Command::Suspend { whom, reason, no_wait } => suspension::suspend(context, whom, &reason, !no_wait).await,
         Command::Resume { whom, no_wait } => suspension::resume(context, whom, !no_wait).await,
         Command::Delete { user, archive, yes, no_wait } => berths::delete(context, &user, archive, yes, !no_wait).await,
@@ -167,6 +168,7 @@ fn refuse_what_is_of_this_host(command: &Command) -> Result<(), Failure> {
             | Command::Start { user: None, .. }
             | Command::Stop { user: None, .. }
             | Command::Restart { user: None, .. }
+            | Command::Rebuild { user: None, .. }
             | Command::Shell { user: None }
             | Command::Logs { user: None, .. }
             | Command::Status

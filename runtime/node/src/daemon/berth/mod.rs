@@ -21,6 +21,7 @@ mod limits;
 mod owner;
 mod ports;
 mod preview;
+mod rebuild;
 mod requests;
 mod returns;
 mod run;

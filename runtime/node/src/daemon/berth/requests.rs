@@ -75,7 +75,11 @@ impl Owner {
             return Ok(self.change(ensure, account).await?);
         }
         self.change(ensure, account).await?;
-        let wanted = match (ensure.wanted, self.resume().await?) {
+        let resumed = self.resume().await?;
+        if let Some(rebuild) = ensure.rebuild {
+            self.rebuild(rebuild, new).await?;
+        }
+        let wanted = match (ensure.wanted, resumed) {
             // It ran when it was suspended.
             (Wanted::Present, true) => Wanted::Running,
             (wanted, _) => wanted,
@@ -289,7 +293,11 @@ impl Owner {
         if self.record.intent == intent {
             return Ok(());
         }
-        let record = Record { intent, ..self.record.clone() };
+        self.write(Record { intent, ..self.record.clone() }).await
+    }
+
+    /// Takes on the record, once it is on stable storage.
+    pub(super) async fn write(&mut self, record: Record) -> Result<(), Refusal> {
         let saved = record.clone();
         let what = format!("cannot write the record of {}", record.user);
         self.blocking(move |host| host.records.save(&saved)).await.map_err(|e| Refusal::failed("record_not_written", what, &e))?;

@@ -213,8 +213,8 @@ impl Owner {
                 None => Ok(()),
             }
         };
-        // Before anything of the berth runs: what it can write to must be known at its delete.
-        if record.writable != self.record.writable {
+        // Before anything of the berth runs: what it can write to must be known at its delete, and what it writes is not to be emptied.
+        if record.writable != self.record.writable || record.rebuild != self.record.rebuild {
             if let Err(reason) = note.await {
                 return Err(waiting.end(reason.into()).await);
             }
@@ -230,7 +230,7 @@ impl Owner {
     /// The record of a berth that runs from now on.
     fn begun(&self, shared: &Shared) -> Record {
         let policy = self.record.policy.clone();
-        let mut record = Record { intent: Intent::Running, sleep: None, started: Some(policy), ..self.record.clone() };
+        let mut record = Record { intent: Intent::Running, sleep: None, started: Some(policy), ..self.record.rebuilt() };
         record.not_shared.clone_from(&shared.not_shared);
         if self.not_grown.is_none() {
             record.disk_bytes = record.disk_bytes.max(record.limits.disk_bytes);

@@ -24,7 +24,7 @@ use berth_runtime::{
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::process::{Child, Command};
 
-use super::limits::weight_property;
+use super::{limits::weight_property, rebuild};
 use crate::{
     daemon::{
         apparmor,
@@ -75,6 +75,7 @@ pub(super) fn prepare(host: &Host, record: &Record) -> Result<Prepared> {
     }
     let (disk, limit) = (host.disk(record), disks::limit(&record.limits));
     disk.await_release()?;
+    rebuild::empty(host, record)?;
     let not_grown = match disk.is_to_grow(limit.bytes)? {
         // A disk of the old size is better than none.
         true => disk.grow(limit.bytes).err().map(|error| chain(&error)),
