@@ -52,7 +52,7 @@ impl Watch {
                 assert_eq!(field("event:").as_deref(), data["kind"].as_str());
                 return Some(data);
             }
-            let part = tokio::time::timeout(Duration::from_secs(10), self.body.next()).await.expect("an event within 10 s")?;
+            let part = tokio::time::timeout(Duration::from_secs(30), self.body.next()).await.expect("an event within 30 s")?;
             self.text.push_str(std::str::from_utf8(&part.unwrap()).unwrap());
         }
     }
