@@ -8,8 +8,7 @@ use berth_tests::{Host, berth::BUSYBOX};
 /// The recipe fetches some hundred packages.
 const BUILD: Duration = Duration::from_secs(280);
 
-/// Suite, and how its engine's version begins. `deploy/matrix` runs all behaviours of Docker on each; with `--long` the unstable one is
-/// tried here too.
+/// Suite, and how its engine's version begins. The unstable one, which changes from day to day, is tried with `--long`.
 const ENGINES: [(&str, &str); 2] = [("bookworm", "20.10."), ("sid", "28.")];
 
 #[test]
