@@ -260,7 +260,7 @@ fn x08_an_inner_docker_that_hangs_is_waited_for_and_one_that_is_killed_is_spoken
     // The last of them may still be going: what is open is what stays.
     let before = until("the clients of before are gone", SOON, || {
         let open = descriptors(&a);
-        std::thread::sleep(Duration::from_millis(500));
+        thread::sleep(Duration::from_millis(500));
         (open <= quiet + 8 && descriptors(&a) == open).then_some(open)
     });
     let mut waiting = raw(&a).spawn();

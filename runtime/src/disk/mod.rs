@@ -174,8 +174,7 @@ impl Disk {
         self.await_release()?;
         let mount = mount_as_it_lies(self, Room { limit, free: None })?;
         fault::point("empty the root")?;
-        let kept = if docker { 0 } else { 2 };
-        program::remove(&mount, &["rootfs", "docker", "containerd"][..3 - kept])?;
+        program::remove(&mount, if docker { &["rootfs", "docker", "containerd"] } else { &["rootfs"] })?;
         lay_out(mount.as_fd())?;
         // That of a mount is only a place (O_PATH).
         let root = openat(&mount, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).step("open", "the disk")?;
