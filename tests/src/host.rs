@@ -395,10 +395,12 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("{}{}", self.log_tail("server"), self.log_tail("node"));
+            // What tells most comes first: a report may be cut.
+            eprintln!("--- what the kernel said of late ---\n{}", kernel_tail());
             for console in consoles(&self.log_dir) {
                 eprintln!("--- {} ---\n{}", console.display(), tail(&fs::read(&console).unwrap_or_default()));
             }
+            eprintln!("{}{}", self.log_tail("node"), self.log_tail("server"));
         }
         let server = lock(&self.server).take().is_none_or(|s| s.stop(DAEMON));
         let node = lock(&self.node).take().is_none_or(|n| n.stop(DAEMON));
@@ -426,6 +428,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn consoles(log_dir: &Path) -> Vec<PathBuf> {
     let berths = fs::read_dir(log_dir.join("berths")).into_iter().flatten().flatten();
     berths.map(|e| e.path().join("console.log")).filter(|p| p.is_file()).collect()
+}
+
+/// Whom it killed for want of memory, what failed on a disk.
+fn kernel_tail() -> String {
+    let said = Command::new("dmesg").output().map(|output| output.stdout).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    let lines: Vec<&str> = said.lines().filter(|line| !line.contains("EXT4-fs") && !line.contains("capacity change")).collect();
+    lines[lines.len().saturating_sub(15)..].join("\n")
 }
 
 fn tail(bytes: &[u8]) -> String {

@@ -514,7 +514,7 @@ fn l01_whoever_dies_at_any_step_in_a_directory_leaves_the_truth() {
         return;
     }
     let bench = Bench::set_up(Disks::Directories);
-    for name in ["create", "start", "stop", "delete running"] {
+    for name in ["create", "start", "stop", "delete running", "set", "suspend", "resume", "rebuild"] {
         every_step(&bench, operation(name), Disks::Directories);
     }
 }

@@ -146,7 +146,8 @@ impl Reconciler {
                 self.spawn(tasks, hard, abort, (id.0, generation), async move {
                     let permits = if urgent { &this.suspensions } else { &this.berths };
                     let Ok(_permit) = permits.acquire().await else { return Outcome::Retry };
-                    berths::drive(&this, id).await
+                    // Boxed here: of thousands that wait for their turn, each holds room for its turn otherwise.
+                    Box::pin(berths::drive(&this, id)).await
                 });
             }
         }
@@ -155,7 +156,7 @@ impl Reconciler {
                 let this = Arc::clone(self);
                 self.spawn(tasks, hard, abort, (operation.id.0, 0), async move {
                     let Ok(_permit) = this.images.acquire().await else { return Outcome::Retry };
-                    images::drive(&this, operation).await
+                    Box::pin(images::drive(&this, operation)).await
                 });
             }
         }

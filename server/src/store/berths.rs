@@ -329,7 +329,7 @@ pub async fn touch_profile(connection: &mut Connection, profile: ProfileId, now:
 
 /// Notes that the node has carried out `generation`, or has finally refused it because of `problem`. What was wanted is no longer pending
 /// then, unless something newer is, or a suspension holds it back: a berth that was stopped as asked may wake on its next connection, and
-/// nobody stops it again.
+/// nobody stops it again. Nor is a rebuild told twice, to a node whose record might be older than it.
 pub async fn applied(
     connection: &mut Connection,
     id: BerthId,
@@ -338,7 +338,7 @@ pub async fn applied(
     now: i64,
 ) -> Result<(), Error> {
     let rows = query(
-        "UPDATE berths SET applied = $2, problem = $3,
+        "UPDATE berths SET applied = $2, problem = $3, rebuild_wipe = CASE WHEN generation = $2 AND $3 IS NULL THEN NULL ELSE rebuild_wipe END,
                            wanted = CASE WHEN generation = $2 AND wanted <> 'deleted' AND suspended IS NULL THEN 'present' ELSE wanted END
          WHERE id = $1",
     )
