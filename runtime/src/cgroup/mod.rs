@@ -206,7 +206,7 @@ impl Group {
     /// Kills every process of one half, forks included.
     pub fn kill(&self, part: Part) -> Result<()> {
         match fs::write(self.unified(part).join("cgroup.kill"), "1") {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) if gone(&error) => Ok(()),
             done => done.step("kill", self.unified(part).display()),
         }
     }
@@ -217,14 +217,13 @@ impl Group {
         let events = self.unified(part).join("cgroup.events");
         let end = Instant::now() + deadline;
         let mut file = match File::open(&events) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) if gone(&error) => return Ok(()),
             opened => opened.step("open", events.display())?,
         };
         loop {
             let mut text = String::new();
             match file.rewind().and_then(|()| file.read_to_string(&mut text)) {
-                // The group was removed meanwhile.
-                Err(error) if error.raw_os_error() == Some(nix::libc::ENODEV) => return Ok(()),
+                Err(error) if gone(&error) => return Ok(()),
                 Err(error) => return Err(error).step("read", events.display()),
                 Ok(_) if text.contains("populated 0") => return Ok(()),
                 Ok(_) => {}
@@ -265,6 +264,11 @@ impl Group {
     fn below(&self, hierarchy: &V1, part: Part) -> PathBuf {
         hierarchy.mount.join(&self.path).join(part.name())
     }
+}
+
+/// There is no such group, or it was removed since its file was opened: whoever ends with the berth removes it too.
+fn gone(error: &std::io::Error) -> bool {
+    error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ENODEV)
 }
 
 fn write(file: &Path, text: &str) -> Result<()> {

@@ -127,7 +127,7 @@ impl Draft {
     fn cut_short(&mut self, dice: &mut Dice) {
         let at = dice.below(self.ops.len() + 1);
         let last = self.ops.get(at).cloned();
-        self.ops.truncate(at);
+        let behind = self.ops.split_off(at);
         let used: usize = self.ops.iter().map(|op| if let Op::Echo(length) | Op::Take(length) = op { *length } else { 0 }).sum();
         // Less than the operation would have done, or all of it.
         let part = match last {
@@ -144,7 +144,11 @@ impl Draft {
             _ => (None, false),
         };
         self.ops.extend(op);
-        let done = at + usize::from(whole);
+        // What has nothing to do is done with what comes before it.
+        let nothing = |op: &&Op| matches!(op, Op::Echo(0) | Op::Take(0));
+        let more: Vec<Op> = if whole { behind.iter().skip(1).take_while(nothing).cloned().collect() } else { Vec::new() };
+        let done = at + usize::from(whole) + more.len();
+        self.ops.extend(more);
         if dice.once_in(2) {
             self.ops.push(Op::Reset);
             self.reads_all = false;
