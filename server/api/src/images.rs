@@ -43,7 +43,7 @@ pub struct PullImage {
     pub reference: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub login: Option<RegistryLogin>,
-    /// PEM of certificate authorities, to be trusted instead of those of the host; 128 KiB at most.
+    /// PEM of certificate authorities, to be trusted besides those of the host; 128 KiB at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificates: Option<String>,
     /// Without TLS; loopback addresses only.

@@ -144,7 +144,7 @@ impl fmt::Debug for Login {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RegistryAccess {
     pub login: Option<Login>,
-    /// In PEM; they are trusted instead of those of the host.
+    /// In PEM; they are trusted besides those of the host.
     pub certificates: Option<String>,
     /// Without TLS: loopback addresses only.
     pub plain: bool,

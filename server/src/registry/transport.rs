@@ -112,23 +112,22 @@ pub(super) struct Transport {
 }
 
 impl Transport {
-    /// `certificates` in PEM are trusted instead of those of the host.
+    /// `certificates` in PEM are trusted besides those of the host: layers often lie elsewhere.
     pub(super) fn new(certificates: Option<&str>, patience: Patience) -> Result<Self, Error> {
         let unusable = |error: String| Error::Certificates(error);
-        let roots = match certificates {
-            Some(pem) => pem.as_bytes().to_vec(),
-            None => {
-                let path = SYSTEM.iter().map(Path::new).find(|path| path.exists());
-                // Without any, plain HTTP still works and everything else is not trusted.
-                path.map(std::fs::read).transpose().map_err(|error| unusable(error.to_string()))?.unwrap_or_default()
-            }
-        };
-        let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&roots).collect();
+        let parsed = |pem: &[u8]| CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
         let mut store = RootCertStore::empty();
-        // A bundle may hold some that rustls does not take.
-        let (taken, _) = store.add_parsable_certificates(parsed.map_err(|error| unusable(error.to_string()))?);
-        if certificates.is_some() && taken == 0 {
-            return Err(unusable("none of them is one".to_owned()));
+        // Without any, plain HTTP still works and everything else is not trusted.
+        if let Some(path) = SYSTEM.iter().map(Path::new).find(|path| path.exists()) {
+            let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
+            // A bundle may hold some that rustls does not take.
+            store.add_parsable_certificates(parsed(&pem).map_err(|error| unusable(error.to_string()))?);
+        }
+        if let Some(pem) = certificates {
+            let own = parsed(pem.as_bytes()).map_err(|error| unusable(error.to_string()))?;
+            if store.add_parsable_certificates(own).0 == 0 {
+                return Err(unusable("none of them is one".to_owned()));
+            }
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();

@@ -28,7 +28,7 @@ pub(crate) struct PullArguments {
     /// Read the password from standard input
     #[arg(long, requires = "username")]
     pub password_stdin: bool,
-    /// Certificate authorities of the registry in PEM, instead of those that the host trusts
+    /// Certificate authorities of the registry in PEM, besides those that the host trusts
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
     /// Without TLS; loopback addresses only
