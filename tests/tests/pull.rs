@@ -53,7 +53,12 @@ impl Registry {
     fn curl(&self, args: &[&str], path: &str) -> Run {
         let url = if path.starts_with("https://") { path.to_owned() } else { format!("https://localhost:{}{path}", self.port) };
         let login = format!("{USER}:{WORD}");
-        Run::new("curl").args(["-sSf", "--cacert", "ca.pem", "-u", &login]).args(args).arg(url).current_dir(&self.dir).limit(LIMIT)
+        Run::new("curl")
+            .args(["-sSf", "--connect-timeout", "5", "--cacert", "ca.pem", "-u", &login])
+            .args(args)
+            .arg(url)
+            .current_dir(&self.dir)
+            .limit(LIMIT)
     }
 
     /// Uploads a file as a blob; its digest and size.

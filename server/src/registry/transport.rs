@@ -1,11 +1,12 @@
 //! One request of HTTP/1.1 over TLS, or in the clear on the loopback; every wait has its end.
 
 use std::{
+    collections::HashSet,
     fmt,
     io::{self, ErrorKind},
     net::SocketAddr,
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -34,6 +35,8 @@ use super::Error;
 const SYSTEM: [&str; 3] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem"];
 /// Addresses of one host that are tried.
 const ADDRESSES: usize = 4;
+/// Addresses that are remembered.
+const KNOWN: usize = 64;
 
 /// How long is waited, and how often tried.
 #[derive(Clone, Copy, Debug)]
@@ -109,6 +112,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 pub(super) struct Transport {
     tls: Arc<ClientConfig>,
     pub(super) patience: Patience,
+    /// Addresses that took a connection, to be tried first: where IPv6 leads nowhere, that is found out once.
+    known: Mutex<HashSet<SocketAddr>>,
 }
 
 impl Transport {
@@ -133,7 +138,7 @@ impl Transport {
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let mut config = builder.map_err(|error| unusable(error.to_string()))?.with_root_certificates(store).with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { tls: Arc::new(config), patience })
+        Ok(Self { tls: Arc::new(config), patience, known: Mutex::default() })
     }
 
     /// Sends a GET on a connection of its own, which lives as long as the answer's body.
@@ -166,7 +171,8 @@ impl Transport {
         let looked_up = tokio::time::timeout(self.patience.connect, tokio::net::lookup_host((origin.host.as_str(), origin.port))).await;
         let found = looked_up.map_err(|_| unreachable(late()))?.map_err(unreachable)?;
         // Whatever a name is said to be: in the clear nothing leaves this host.
-        let addresses: Vec<SocketAddr> = found.filter(|address| origin.tls || address.ip().is_loopback()).take(ADDRESSES).collect();
+        let mut addresses: Vec<SocketAddr> = found.filter(|address| origin.tls || address.ip().is_loopback()).take(ADDRESSES).collect();
+        addresses.sort_by_key(|address| !self.lock().contains(address));
         let mut failure = io::Error::new(ErrorKind::NotFound, "it has no address that may be used");
         for address in addresses {
             let stream = match tokio::time::timeout(self.patience.connect, TcpStream::connect(address)).await {
@@ -180,6 +186,7 @@ impl Transport {
                     continue;
                 }
             };
+            self.remember(address);
             if !origin.tls {
                 return Ok(Box::new(stream));
             }
@@ -194,6 +201,17 @@ impl Transport {
             };
         }
         Err(unreachable(failure))
+    }
+
+    fn remember(&self, address: SocketAddr) {
+        let mut known = self.lock();
+        if known.len() < KNOWN {
+            known.insert(address);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<SocketAddr>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn within<T>(&self, host: &str, wait: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
