@@ -64,6 +64,7 @@ operations! {
     ListImages = "list_images",
     BuildImage = "build_image",
     ImportImage = "import_image",
+    PullImage = "pull_image",
     RemoveImage = "remove_image",
     SetDefaultImage = "set_default_image",
     ListOperations = "list_operations",
@@ -213,6 +214,7 @@ pub fn access(role: Role, operation: Operation) -> Access {
         | O::DeleteProfile
         | O::BuildImage
         | O::ImportImage
+        | O::PullImage
         | O::RemoveImage
         | O::RemoveArchive
         | O::SetDefaultImage
@@ -288,6 +290,7 @@ pub fn scope(operation: Operation) -> Option<Scope> {
         | O::DeleteProfile
         | O::BuildImage
         | O::ImportImage
+        | O::PullImage
         | O::RemoveImage
         | O::RemoveArchive
         | O::SetDefaultImage

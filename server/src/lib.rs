@@ -14,6 +14,7 @@ pub mod http;
 pub mod lifecycle;
 pub mod node_client;
 pub mod reconcile;
+pub mod registry;
 pub mod service;
 pub mod store;
 

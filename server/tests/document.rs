@@ -174,7 +174,7 @@ fn examples_are_what_they_are_examples_of() {
     examples(&openapi(), &mut found);
     let mut examples = found;
     taken!(examples: BerthList, Berth, NewBerth, BerthChange, RebuildBerth, SuspendBerth, ExecBerth, ChangePreview, Operation, OperationList, Accepted);
-    taken!(examples: AllAccepted, UsageList, UsageChart, Profile, ProfileList, NewProfile, ProfileChange, Image, ImageList, BuildImage);
+    taken!(examples: AllAccepted, UsageList, UsageChart, Profile, ProfileList, NewProfile, ProfileChange, Image, ImageList, BuildImage, PullImage);
     taken!(examples: AuditList, Node, Doctor, User, Health, Event, AccountList, ArchiveList, RestoreBerth);
     taken!(examples: Inside, PruneBerth, Pruned);
     taken!(examples: Me, SignIn, Session, SessionList, SessionsEnded, SignInLink, Admin, AdminList, NewAdmin, AdminChange, NewPassword);

@@ -142,6 +142,7 @@ fn path(template: &str, things: &Things) -> String {
 fn body(id: &str) -> Option<Value> {
     match id {
         "create_berth" => Some(json!({ "user": "alice" })),
+        "pull_image" => Some(json!({ "reference": "127.0.0.1:1/team/base", "plain_http": true })),
         "create_profile" => Some(json!({ "name": "mine" })),
         "restore_berth" => Some(json!({})),
         "prune_berth" => Some(json!({ "what": ["images"] })),

@@ -41,6 +41,8 @@ mod lists;
 mod many;
 #[path = "policy.rs"]
 mod policy;
+#[path = "pulls.rs"]
+mod pulls;
 #[path = "quota.rs"]
 mod quota;
 #[path = "rebuild.rs"]

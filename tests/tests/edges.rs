@@ -38,7 +38,9 @@ const SERVER: Rooms = Rooms {
         ("http", &["service", "berth_api"]),
         // Reads (accounts, images, console, doctor) and the passing on of exec streams: nothing that the reconciler would have to know of.
         ("service", &["authz", "store", "node_client", "config"]),
-        ("reconcile", &["store", "node_client"]),
+        // The server has no privilege to lose: it is who talks to registries, and what comes from there is checked again by the node.
+        ("reconcile", &["store", "node_client", "registry"]),
+        ("registry", &[]),
         ("node_client", &["berth_protocol"]),
         ("authz", &[]),
         ("store", &[]),

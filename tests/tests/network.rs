@@ -91,6 +91,14 @@ fn until_datagram(socket: &UdpSocket, last: &str) -> Vec<(String, String)> {
 }
 
 #[test]
+fn n04_the_hosts_own_ipv6_begins_connections_as_before() {
+    let host = Host::with(Options { images: false, network: true, ..Options::default() });
+    let script =
+        "import socket; l = socket.create_server(('::1', 0), family=socket.AF_INET6); socket.create_connection(l.getsockname()[:2], 5)";
+    host.run("python3").args(["-c", script]).ok();
+}
+
+#[test]
 fn n02_a_berth_cannot_send_from_another_address() {
     let host = Host::start();
     let outside = Outside::create(&host);

@@ -1,6 +1,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::Secret;
+
 /// An unpacked image on the node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Image {
@@ -31,6 +33,30 @@ pub struct BuildImage {
     /// `bookworm`, `trixie` or `sid`; `trixie` unless set.
     #[serde(default = "trixie")]
     pub suite: String,
+}
+
+/// Fetches an image from a registry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PullImage {
+    /// `[REGISTRY[:PORT]/]NAME[:TAG][@sha256:…]`; Docker Hub and `latest` where they are left out.
+    pub reference: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<RegistryLogin>,
+    /// PEM of certificate authorities, to be trusted besides those of the host; 128 KiB at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<String>,
+    /// Without TLS; loopback addresses only.
+    #[serde(default)]
+    pub plain_http: bool,
+}
+
+/// For the registry only; it is kept in memory until the operation has ended, and nowhere else.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RegistryLogin {
+    pub username: String,
+    pub password: Secret,
 }
 
 fn default_name() -> String {

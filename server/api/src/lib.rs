@@ -35,7 +35,7 @@ pub use berths::{
 };
 pub use events::{Event, EventKind};
 pub use host::{Check, CheckLevel, Doctor, Health, Node, User};
-pub use images::{BuildImage, Image, ImageList};
+pub use images::{BuildImage, Image, ImageList, PullImage, RegistryLogin};
 pub use inside::{Inside, InsideContainer, InsideDisk, InsideImage, InsideVolume, PruneBerth, PruneKind, Pruned, Taken};
 pub use limits::Limits;
 pub use many::{BerthClaim, BerthsChange, Entry, EntryReport, EntryState, Headroom, NewBerths};

@@ -19,6 +19,7 @@ pub enum OperationKind {
     BerthRestore,
     ImageBuild,
     ImageImport,
+    ImagePull,
     ImageRemove,
     ArchiveRemove,
 }

@@ -378,6 +378,8 @@ pub(crate) enum ImageCommand {
         #[arg(long)]
         no_wait: bool,
     },
+    /// Pull an image from a registry
+    Pull(crate::commands::PullArguments),
     /// List images
     #[command(visible_alias = "ls")]
     List,

@@ -22,6 +22,7 @@ mod policy;
 mod problem;
 mod profile;
 mod reconcile;
+mod registry;
 mod request;
 mod revision;
 mod rule;
@@ -50,6 +51,7 @@ pub use policy::{HomeAccess, HostPolicy, InvalidPolicy, OpenTo, PolicyChange, Po
 pub use problem::{Problem, Refusal};
 pub use profile::Profile;
 pub use reconcile::ReconcileReport;
+pub use registry::{InvalidReference, Login, Reference, RegistryAccess, is_digest};
 pub use request::{Amount, Figures, Grant, Request, RequestState, below, effective};
 pub use revision::Expected;
 pub use rule::Rule;

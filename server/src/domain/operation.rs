@@ -19,12 +19,13 @@ pub enum Kind {
     BerthRestore,
     ImageBuild,
     ImageImport,
+    ImagePull,
     ImageRemove,
     ArchiveRemove,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 14] = [
+    pub const ALL: [Kind; 15] = [
         Self::BerthCreate,
         Self::BerthChange,
         Self::BerthStart,
@@ -37,6 +38,7 @@ impl Kind {
         Self::BerthRestore,
         Self::ImageBuild,
         Self::ImageImport,
+        Self::ImagePull,
         Self::ImageRemove,
         Self::ArchiveRemove,
     ];
@@ -55,6 +57,7 @@ impl Kind {
             Self::BerthRestore => "berth_restore",
             Self::ImageBuild => "image_build",
             Self::ImageImport => "image_import",
+            Self::ImagePull => "image_pull",
             Self::ImageRemove => "image_remove",
             Self::ArchiveRemove => "archive_remove",
         }
@@ -109,6 +112,12 @@ pub enum Parameters {
     },
     Build {
         suite: String,
+    },
+    Pull {
+        reference: String,
+        plain: bool,
+        /// It had a login or certificates, which are kept nowhere.
+        private: bool,
     },
     Remove {
         digest: String,

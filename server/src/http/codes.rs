@@ -137,7 +137,7 @@ const USER: &[&str] = &[
     "change_admin",
 ];
 const IMAGE: &[&str] = &["create_berth", "restore_berth", "set_default_image", "remove_image"];
-const IMAGE_WORK: &[&str] = &["build_image", "import_image", "remove_image"];
+const IMAGE_WORK: &[&str] = &["build_image", "import_image", "pull_image", "remove_image"];
 const REVISED: &[&str] = &["change_berth", "delete_berth", "change_profile", "delete_profile"];
 const ARCHIVE: &[&str] = &["delete_berth", "remove_archive", "restore_berth"];
 const ADMIN: &[&str] = &["show_admin", "change_admin", "delete_admin", "set_password"];
@@ -268,13 +268,17 @@ codes! {
     "invalid_description" 400 Ops(&["create_profile", "change_profile"]) => "the description is too long, or holds a NUL";
     "exists" 409 Ops(&["create_berth", "restore_berth", "create_profile", "create_admin", "change_admin"]) => "one of this name was made at the same time";
 
-    "invalid_image_name" 400 Ops(&["create_berth", "set_default_image", "remove_image", "build_image", "import_image"]) => "this can be no image's name";
+    "invalid_image_name" 400 Ops(&["create_berth", "set_default_image", "remove_image", "build_image", "import_image", "pull_image"]) => "this can be no image's name";
     "image_not_found" 404 Ops(IMAGE) => "there is no such image";
     "image_in_use" 409 Ops(&["remove_image"]) => "berths stand on the image";
     "no_image" 409 Ops(&["create_berth", "claim_berth"]) => "there is no image yet";
     "no_default_image" 409 Ops(&["create_berth", "claim_berth"]) => "there are several images, and none is the default one";
     "default_image_gone" 409 Ops(&["create_berth", "claim_berth"]) => "the default image was removed";
     "unknown_suite" 400 Ops(&["build_image"]) => "there is no recipe for this release of Debian";
+    "invalid_reference" 400 Ops(&["pull_image"]) => "this names no image of a registry";
+    "invalid_login" 400 Ops(&["pull_image"]) => "the name or the password is empty or too long";
+    "invalid_certificates" 400 Ops(&["pull_image"]) => "these are no certificates in PEM";
+    "plain_http_refused" 400 Ops(&["pull_image"]) => "without TLS only loopback addresses are asked";
     "too_many_image_operations" 409 Ops(IMAGE_WORK) => "too many operations on images are under way";
 
     "invalid_archive_name" 400 Ops(ARCHIVE) => "this can be no archive's name";
@@ -292,6 +296,15 @@ codes! {
     "superseded" 409 Stored => "a later request took its place";
     "timed_out" 504 Stored => "it was not done in time";
     "upload_interrupted" 502 Stored => "the server ended while the image was sent";
+    "pull_interrupted" 502 Stored => "the server ended while it pulled the image, and keeps no login";
+    "registry_unreachable" 503 Stored => "the registry cannot be reached, or broke off too often";
+    "registry_silent" 504 Stored => "the registry answers, and then says nothing";
+    "registry_not_trusted" 502 Stored => "the registry's certificate is of no authority that is trusted";
+    "registry_failed" 502 Stored => "the registry gives no proper answer, refuses, or leads in a circle";
+    "registry_login" 403 Stored => "the registry wants a login, or does not take this one";
+    "registry_mismatch" 502 Stored => "what the registry sends has not the digest or the size that it said";
+    "not_in_registry" 404 Stored => "the registry has no such image";
+    "image_too_large" 422 Stored => "the image is larger than what is taken";
     "operation_not_understood" 502 Stored => "the stored operation is of another version";
     "foreign_berth" 409 Stored => "the node holds a berth that the database does not know";
     "create_failed" 502 Stored => "the host could not make the berth";

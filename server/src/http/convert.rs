@@ -156,6 +156,7 @@ pub(super) fn operation(operation: Operation) -> api::Operation {
             Kind::ArchiveRemove => api::OperationKind::ArchiveRemove,
             Kind::ImageBuild => api::OperationKind::ImageBuild,
             Kind::ImageImport => api::OperationKind::ImageImport,
+            Kind::ImagePull => api::OperationKind::ImagePull,
             Kind::ImageRemove => api::OperationKind::ImageRemove,
         },
         subject: operation.subject,

@@ -8,7 +8,7 @@ use axum::{
     extract::State,
     http::{HeaderMap, StatusCode, header},
 };
-use berth_api::{Accepted, BuildImage, Image, ImageList};
+use berth_api::{Accepted, BuildImage, Image, ImageList, PullImage};
 use futures_util::TryStreamExt;
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
     error::{Error, Failure},
     extract::{Json, Path},
 };
-use crate::domain::Caller;
+use crate::domain::{Caller, Login, RegistryAccess};
 
 /// Lists images, newest first.
 #[utoipa::path(get, path = "/images", tag = "images", responses((status = 200, body = ImageList), Failure))]
@@ -45,6 +45,21 @@ pub(super) async fn import_image(
     let tar = Box::pin(body.into_data_stream().map_err(io::Error::other));
     let total = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let operation = api.service.import_image(&caller, &image, tar, total).await?;
+    Ok((StatusCode::ACCEPTED, Answer(convert::accepted((operation, Vec::new())))))
+}
+
+/// Fetches an image from a registry, layer by layer, for this host's architecture.
+#[utoipa::path(post, path = "/images/{image}/pull", tag = "images", params(("image" = String, Path, description = "Name of the image")),
+    request_body = PullImage, responses((status = 202, body = Accepted), Failure))]
+pub(super) async fn pull_image(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(image): Path<String>,
+    Json(pull): Json<PullImage>,
+) -> Result<AcceptedResponse, Error> {
+    let login = pull.login.map(|login| Login { username: login.username, password: login.password.0 });
+    let access = RegistryAccess { login, certificates: pull.certificates, plain: pull.plain_http };
+    let operation = api.service.pull_image(&caller, &image, &pull.reference, access).await?;
     Ok((StatusCode::ACCEPTED, Answer(convert::accepted((operation, Vec::new())))))
 }
 

@@ -142,6 +142,7 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(profiles::show_profile, profiles::change_profile, profiles::delete_profile))
         .routes(routes!(images::list_images, images::build_image))
         .routes(routes!(images::import_image, images::remove_image))
+        .routes(routes!(images::pull_image))
         .routes(routes!(images::set_default_image))
         .routes(routes!(operations::list_operations))
         .routes(routes!(operations::show_operation))

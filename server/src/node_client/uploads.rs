@@ -1,4 +1,4 @@
-//! Bodies on their way from a request to the node: the handler leaves one under its operation, the reconciler takes it.
+//! What a request leaves in memory under its operation, for the reconciler to take: bodies on their way to the node, and logins.
 
 use std::{
     collections::HashMap,
@@ -17,7 +17,7 @@ use futures_util::{
 };
 use tokio::sync::oneshot;
 
-use crate::domain::{Extent, OperationId};
+use crate::domain::{Extent, OperationId, RegistryAccess};
 
 /// A sender that is silent for so long is given up.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -35,15 +35,25 @@ pub struct Sent {
 }
 
 impl Sent {
+    /// Of a body of `total` bytes, none of them read yet.
+    pub fn of(total: u64) -> Self {
+        Self { done: Arc::default(), total: Some(total) }
+    }
+
+    pub fn add(&self, bytes: usize) {
+        self.done.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
     pub fn extent(&self) -> Extent {
         Extent { done: self.done.load(Ordering::Relaxed), total: self.total }
     }
 }
 
-/// Uploads that nobody has taken yet; the number of unfinished image operations bounds them.
+/// Uploads that nobody has taken yet, and logins of pulls that are not done; the number of unfinished image operations bounds them.
 #[derive(Default)]
 pub struct Uploads {
     waiting: Mutex<HashMap<OperationId, (Upload, Sent)>>,
+    accesses: Mutex<HashMap<OperationId, RegistryAccess>>,
 }
 
 impl Uploads {
@@ -57,6 +67,21 @@ impl Uploads {
 
     pub fn take(&self, operation: OperationId) -> Option<(Upload, Sent)> {
         self.lock().remove(&operation)
+    }
+
+    pub fn leave_access(&self, operation: OperationId, access: RegistryAccess) {
+        self.accesses.lock().unwrap_or_else(PoisonError::into_inner).insert(operation, access);
+    }
+
+    /// It stays until the operation has ended: a pull may be tried again.
+    pub fn access(&self, operation: OperationId) -> Option<RegistryAccess> {
+        self.accesses.lock().unwrap_or_else(PoisonError::into_inner).get(&operation).cloned()
+    }
+
+    /// To be called when the operation has ended, however it did.
+    pub fn forget(&self, operation: OperationId) {
+        drop(self.take(operation));
+        self.accesses.lock().unwrap_or_else(PoisonError::into_inner).remove(&operation);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<OperationId, (Upload, Sent)>> {

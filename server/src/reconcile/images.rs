@@ -1,4 +1,4 @@
-//! Image operations: build, import, remove.
+//! Image operations: build, import, pull, remove.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -16,8 +16,8 @@ use crate::{
 /// Output is written to the store at most so often.
 const FLUSH: Duration = Duration::from_millis(500);
 const MAX_LINE: usize = 400;
-/// A build or import is given up after an hour.
-const PATIENCE: i64 = 3_600_000;
+/// A build, import or pull is given up after an hour.
+pub(super) const PATIENCE: i64 = 3_600_000;
 
 pub(super) async fn drive(reconciler: &Reconciler, operation: Operation) -> Outcome {
     match work(reconciler, &operation).await {
@@ -31,8 +31,7 @@ pub(super) async fn drive(reconciler: &Reconciler, operation: Operation) -> Outc
 
 async fn work(reconciler: &Reconciler, operation: &Operation) -> Result<Outcome, store::Error> {
     if reconciler.clock.now() - operation.created_at > PATIENCE {
-        let problem = Problem::new(Refusal::TimedOut, "timed_out", "it was not done within an hour").hint("see the log of berth-node");
-        return finish(reconciler, operation, Err(problem)).await;
+        return finish(reconciler, operation, Err(late())).await;
     }
     let result = match (&operation.kind, &operation.parameters) {
         (Kind::ImageBuild, Parameters::Build { suite }) => {
@@ -51,6 +50,9 @@ async fn work(reconciler: &Reconciler, operation: &Operation) -> Result<Outcome,
             None => Ok(Err(Problem::new(Refusal::Failed, "upload_interrupted", "the server was restarted while the image was sent")
                 .hint("send it again"))),
         },
+        (Kind::ImagePull, Parameters::Pull { reference, plain, private }) => {
+            super::pull::work(reconciler, operation, reference, *plain, *private).await?
+        }
         (Kind::ImageRemove, Parameters::Remove { digest }) => {
             step(reconciler, operation, "removing").await?;
             reconciler.node.remove_image(digest).await.map(|()| Ok(None))
@@ -71,7 +73,12 @@ async fn work(reconciler: &Reconciler, operation: &Operation) -> Result<Outcome,
     }
 }
 
-/// Tells the node of an operation that was cancelled under way. An import ends with its body, which was dropped; a build has to be told. One that
+/// What an operation is told that took too long.
+pub(super) fn late() -> Problem {
+    Problem::new(Refusal::TimedOut, "timed_out", "it was not done within an hour").hint("see the log of berth-node")
+}
+
+/// Tells the node of an operation that was cancelled under way. An import or pull ends with its body, which was dropped; a build has to be told. One that
 /// has ended by itself meanwhile is not meant.
 pub(super) async fn stop(reconciler: &Reconciler, id: OperationId) {
     let operation = async {
@@ -90,10 +97,10 @@ pub(super) async fn stop(reconciler: &Reconciler, id: OperationId) {
 }
 
 /// The image that was made, or why none was.
-type End = Result<Option<Image>, Problem>;
+pub(super) type End = Result<Option<Image>, Problem>;
 
 /// Sends the body, which the node reads before it answers, and keeps note of how far that is.
-async fn receive(
+pub(super) async fn receive(
     reconciler: &Reconciler,
     operation: &Operation,
     body: Upload,
@@ -176,7 +183,7 @@ async fn flush(reconciler: &Reconciler, operation: &Operation, log: &mut VecDequ
     reconciler.store.commit(tx).await
 }
 
-async fn step(reconciler: &Reconciler, operation: &Operation, step: &str) -> Result<(), store::Error> {
+pub(super) async fn step(reconciler: &Reconciler, operation: &Operation, step: &str) -> Result<(), store::Error> {
     let mut tx = reconciler.store.begin().await?;
     store::operations::set_step(&mut tx, operation.id, step, reconciler.clock.now()).await?;
     reconciler.store.commit(tx).await
@@ -201,6 +208,7 @@ async fn finish(reconciler: &Reconciler, operation: &Operation, end: End) -> Res
         }
     }
     reconciler.store.commit(tx).await?;
+    reconciler.uploads.forget(operation.id);
     Ok(Outcome::Done)
 }
 

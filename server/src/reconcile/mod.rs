@@ -13,6 +13,7 @@ mod calls;
 mod ends;
 mod images;
 pub mod plan;
+mod pull;
 #[cfg(test)]
 mod samples;
 mod settle;

@@ -1,5 +1,5 @@
-//! Ends operations before they are done, where that is possible: what nobody has begun, what waits for the node, and builds and imports of
-//! images at any time. What the operation had asked for is taken back with it.
+//! Ends operations before they are done, where that is possible: what nobody has begun, what waits for the node, and builds, imports and
+//! pulls of images at any time. What the operation had asked for is taken back with it.
 
 use super::{Error, Service, authorise, not_found};
 use crate::{
@@ -37,6 +37,7 @@ impl Service {
         let entry = AuditEntry { action: Op::CancelOperation.id(), subject, details, operation: Some(id) };
         store::audit::insert(&mut tx, &self.clock, Some(caller), entry).await?;
         self.store.commit(tx).await?;
+        self.uploads.forget(id);
         self.store.announce();
         self.operation_now(id).await
     }
@@ -96,7 +97,7 @@ fn check(operation: &Operation) -> Result<(), Problem> {
         return refused("operation_finished", "the operation has ended", "berth operations show shows how");
     }
     match operation.kind {
-        Kind::ImageBuild | Kind::ImageImport => Ok(()),
+        Kind::ImageBuild | Kind::ImageImport | Kind::ImagePull => Ok(()),
         Kind::BerthSuspend | Kind::BerthResume => {
             refused("operation_not_cancellable", "nobody is free or barred half", "ask for the opposite: berth resume, berth suspend")
         }
@@ -121,6 +122,7 @@ fn asked_by(kind: Kind) -> Op {
         Kind::BerthResume => Op::ResumeBerth,
         Kind::ImageBuild => Op::BuildImage,
         Kind::ImageImport => Op::ImportImage,
+        Kind::ImagePull => Op::PullImage,
         Kind::ImageRemove => Op::RemoveImage,
         Kind::BerthRestore => Op::RestoreBerth,
         Kind::ArchiveRemove => Op::RemoveArchive,

@@ -1,16 +1,19 @@
-//! Images: list, build, import, remove, the default one.
+//! Images: list, build, import, pull, remove, the default one.
 
 use super::{Error, Service, authorise, berths::pending, name};
 use crate::{
     authz::Operation as Op,
-    domain::{AuditEntry, Caller, Image, ImageName, ImageRef, Kind, Operation, OperationId, Parameters, Problem, Refusal, Subject},
+    domain::{
+        AuditEntry, Caller, Image, ImageName, ImageRef, InvalidReference, Kind, Operation, OperationId, Parameters, Problem, Reference,
+        Refusal, RegistryAccess, Subject,
+    },
     node_client::Upload,
     store,
 };
 
 /// Debian releases that the recipe knows.
 const SUITES: [&str; 3] = ["bookworm", "trixie", "sid"];
-/// Builds, imports and removals at a time.
+/// Builds, imports, pulls and removals at a time.
 const MOST: u32 = 8;
 
 /// An image, and whether berths that name none get it.
@@ -59,6 +62,23 @@ impl Service {
         // An error only says that the node wanted no more of it; the operation tells why.
         let _ = sent.await;
         self.operation_now(operation.id).await
+    }
+
+    /// Fetches an image from a registry. What it takes to get there stays in memory: no row, audit record or log line ever holds it.
+    pub async fn pull_image(&self, caller: &Caller, image: &str, reference: &str, access: RegistryAccess) -> Result<Operation, Error> {
+        authorise(caller, Op::PullImage)?;
+        let image: ImageName = name("image", image)?;
+        let reference: Reference = reference.parse().map_err(|error: InvalidReference| {
+            Problem::new(Refusal::Invalid, "invalid_reference", error.to_string()).hint("write [REGISTRY[:PORT]/]NAME[:TAG][@DIGEST]")
+        })?;
+        access.check(&reference)?;
+        let parameters = Parameters::Pull { reference: reference.to_string(), plain: access.plain, private: access.is_private() };
+        let operation = pending(&self.clock, caller, Kind::ImagePull, image.as_str(), parameters);
+        let details = serde_json::json!({ "reference": reference.to_string() });
+        self.accept_image(caller, Op::PullImage, &operation, details, || self.uploads.leave_access(operation.id, access))
+            .await
+            .inspect_err(|_| self.uploads.forget(operation.id))?;
+        Ok(operation)
     }
 
     pub async fn remove_image(&self, caller: &Caller, image: &str) -> Result<Operation, Error> {

@@ -10,6 +10,7 @@ pub mod node;
 #[path = "../../../tests/src/postgres.rs"]
 pub mod postgres;
 pub mod program;
+pub mod registry;
 
 use std::{
     net::SocketAddr,

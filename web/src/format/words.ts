@@ -31,6 +31,7 @@ const KINDS: Record<string, [doing: string, done: string]> = {
   berth_restore: ['Restoring the berth of', 'Restored the berth of'],
   image_build: ['Building the image', 'Built the image'],
   image_import: ['Importing the image', 'Imported the image'],
+  image_pull: ['Pulling the image', 'Pulled the image'],
   image_remove: ['Removing the image', 'Removed the image'],
 };
 

@@ -135,6 +135,7 @@ table inet {name} {{
     }}
     chain nat {{
         type nat hook postrouting priority srcnat - 5; policy accept;
+        meta nfproto != ipv4 accept
         ip saddr != {pool} accept
         oifname {links} accept
         ip saddr vmap @source_ports
@@ -168,6 +169,8 @@ mod tests {
         assert!(text.contains("chain p2000 {\n        meta l4proto { tcp, udp, icmp, sctp, dccp, udplite } masquerade to :2000-2015\n"));
         assert!(text.contains("masquerade to :32640-32767\n"));
         assert_eq!(chain(&text, "nat").last(), Some(&"drop"));
+        // A comparison of IPv4 addresses is true of no packet of IPv6.
+        assert_eq!(chain(&text, "nat")[1], "meta nfproto != ipv4 accept", "the host's own IPv6 is none of ours");
         assert!(chain(&text, "leave").contains(&"ct state invalid drop"));
     }
 

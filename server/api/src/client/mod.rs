@@ -23,7 +23,7 @@ pub use exec::{Exec, ExecError, ExecFrame, ExecReader, ExecWriter};
 use crate::{
     Accepted, AccountList, AllAccepted, ArchiveList, AuditList, Berth, BerthChange, BerthList, BuildImage, ChangePreview, Doctor,
     ExecBerth, Image, ImageList, NewBerth, NewProfile, Node, Operation, OperationList, PREFIX, Problem, Profile, ProfileChange,
-    ProfileList, RebuildBerth, RestoreBerth, SuspendBerth, UsageList, User,
+    ProfileList, PullImage, RebuildBerth, RestoreBerth, SuspendBerth, UsageList, User,
 };
 
 /// A request body: JSON or a stream of bytes.
@@ -317,6 +317,10 @@ impl Client {
         let body = StreamBody::new(tar.map(|part| part.map(Frame::data))).boxed_unsync();
         let bytes = self.answer(Method::PUT, &path, Some(("application/x-tar", body)), Duration::MAX).await?;
         decode(Method::PUT, &path, &bytes)
+    }
+
+    pub async fn pull_image(&self, name: &str, pull: &PullImage) -> Result<Accepted, Error> {
+        self.send(Method::POST, &format!("/images/{}/pull", segment(name)), pull).await
     }
 
     pub async fn remove_image(&self, image: &str) -> Result<Accepted, Error> {

@@ -1,4 +1,4 @@
-//! Images: build, import, list, remove, the default one.
+//! Images: build, import, pull, list, remove, the default one.
 
 use std::{
     io,
@@ -33,6 +33,7 @@ pub(super) async fn run(context: &Context, command: ImageCommand) -> Outcome {
             made(context, accepted, &name, !no_wait).await
         }
         ImageCommand::Import { file, name, no_wait } => import(context, &file, name, !no_wait).await,
+        ImageCommand::Pull(arguments) => super::pull::run(context, arguments).await,
         ImageCommand::List => list(context).await,
         ImageCommand::Rm { image } => {
             let accepted = context.client.remove_image(&image).await?;
@@ -103,7 +104,7 @@ async fn import(context: &Context, file: &Path, name: Option<String>, wait: bool
     made(context, accepted?, &name, wait).await
 }
 
-async fn made(context: &Context, accepted: Accepted, name: &str, wait: bool) -> Outcome {
+pub(super) async fn made(context: &Context, accepted: Accepted, name: &str, wait: bool) -> Outcome {
     if !wait {
         return super::berths::finish(context, accepted, false, "").await;
     }
