@@ -74,7 +74,7 @@ pub fn remove_all(prefix: &str) {
 }
 
 /// Kills what still runs with an id that only the tests use.
-fn end_processes(uid: u32) {
+pub(crate) fn end_processes(uid: u32) {
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
         let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();

@@ -126,22 +126,14 @@ fn measure(name: &str, server: &Server, rounds: usize, progress: &Progress) -> T
         .zip(&samples)
         .map(|((kind, _), samples)| {
             let (limit, shown) = if *kind == Kind::Intent { (WRITE, "30 ms") } else { (READ, "10 ms") };
-            Row {
-                name: kind.name().to_owned(),
-                figures: vec![
-                    Some(samples.p50()),
-                    Some(samples.p99()),
-                    Some(samples.percentile(100.0)),
-                    Some(samples.count() as f64),
-                    None,
-                ],
-                targets: vec![Target::at_most("p99", samples.p99(), limit, shown)],
-            }
+            let figures = [samples.p50(), samples.p99(), samples.percentile(100.0), samples.count() as f64];
+            let targets = vec![Target::at_most("p99", samples.p99(), limit, shown)];
+            Row::new(kind.name(), figures.into_iter().map(Some).chain([None]).collect(), targets)
         })
         .collect();
     for (name, memory) in [("memory after start", fresh), ("memory after the load", rest)] {
         let targets = vec![Target::at_most("memory", memory, MEMORY, "64 MiB")];
-        rows.push(Row { name: name.to_owned(), figures: vec![None, None, None, None, Some(memory)], targets });
+        rows.push(Row::new(name, vec![None, None, None, None, Some(memory)], targets));
     }
     let columns = vec![("p50", Unit::Millis), ("p99", Unit::Millis), ("slowest", Unit::Millis), ("n", Unit::Count), ("memory", Unit::Kib)];
     Table { title: name.to_owned(), columns, rows }

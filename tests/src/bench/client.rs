@@ -7,10 +7,14 @@
 //! | `get PATH PATIENCE_MS` | one time, from the first connect(2) to the whole answer of a 200; refused connections are tried again |
 //! | `up FRAMING BYTES`, `down FRAMING BYTES` | one time, from the request to the peer's word that it has all, or to the last byte |
 //! | `put BYTES`, `fetch BYTES` | the same with Docker itself: a file `/x` of that size into the container `bench`, or out of it |
+//! | `exec N` | times of N runs of `true` in the container `bench`, as `docker exec` does them |
+//! | `read PATH N` | times of N reads of a whole file, from open(2) to close(2); the socket is not used |
+//! | `tcp ADDRESS BYTES` | one time, from connect(2) to the sink's word that it has all; the socket is not used |
 //!
 //! Times are nanoseconds; `{"error": …}` where something failed. Blocking I/O, one thread.
 
 use std::{
+    fs,
     io::{self, BufRead, Write},
     os::unix::net::UnixStream,
     path::Path,
@@ -24,7 +28,10 @@ use nix::{
 };
 use serde_json::{Value, json};
 
-use super::flow::{self, Framing, Reader, body, broken, head};
+use super::{
+    flow::{self, Framing, Reader, body, broken, head},
+    tcp,
+};
 
 const PING: &[u8] = b"GET /_ping HTTP/1.1\r\nHost: docker\r\nUser-Agent: bench\r\n\r\n";
 /// Before any time is taken on a connection.
@@ -57,6 +64,9 @@ fn obey(path: &Path, words: &[&str]) -> io::Result<Value> {
         ["down", framing, bytes] => down(path, framing.parse().map_err(|e: String| broken(&e))?, number(bytes)?).map(Value::from),
         ["put", bytes] => put(path, number(bytes)?).map(Value::from),
         ["fetch", bytes] => fetch(path, number(bytes)?).map(Value::from),
+        ["exec", count] => (0..number(count)?).map(|_| exec(path)).collect::<io::Result<Vec<u64>>>().map(Value::from),
+        ["read", file, count] => (0..number(count)?).map(|_| read(Path::new(file))).collect::<io::Result<Vec<u64>>>().map(Value::from),
+        ["tcp", address, bytes] => tcp::send(address, number(bytes)?).map(Value::from),
         _ => Err(broken("an unknown command")),
     }
 }
@@ -187,6 +197,46 @@ fn fetch(path: &Path, bytes: u64) -> io::Result<u64> {
     if came > bytes { Ok(time) } else { Err(broken(&format!("an archive of {came} bytes cannot hold {bytes}"))) }
 }
 
+/// Two connections, as the Docker client: one for what has an answer, one that becomes the command's streams.
+fn exec(path: &Path) -> io::Result<u64> {
+    let began = Instant::now();
+    let stream = UnixStream::connect(path)?;
+    let mut reader = flow::reader(&stream);
+    let request = r#"{"AttachStdout":true,"AttachStderr":true,"Cmd":["true"]}"#;
+    post(&stream, "/v1.41/containers/bench/exec", "", request)?;
+    let created = json_of(&mut reader, "201")?;
+    let id = created["Id"].as_str().ok_or_else(|| broken("no id of the exec"))?;
+    {
+        let mut streams = UnixStream::connect(path)?;
+        post(&streams, &format!("/v1.41/exec/{id}/start"), "Upgrade: tcp\r\nConnection: Upgrade\r\n", r#"{"Detach":false,"Tty":false}"#)?;
+        expect(&mut flow::reader(&streams), "101")?;
+        io::copy(&mut streams, &mut io::sink())?;
+    }
+    (&stream).write_all(format!("GET /v1.41/exec/{id}/json HTTP/1.1\r\nHost: docker\r\n\r\n").as_bytes())?;
+    let ended = json_of(&mut reader, "200")?;
+    let time = since(began);
+    if ended["ExitCode"] == 0 { Ok(time) } else { Err(broken(&format!("true did not end well: {ended}"))) }
+}
+
+fn post(mut stream: &UnixStream, target: &str, headers: &str, json: &str) -> io::Result<()> {
+    let length = json.len();
+    let head =
+        format!("POST {target} HTTP/1.1\r\nHost: docker\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{headers}\r\n");
+    stream.write_all(format!("{head}{json}").as_bytes())
+}
+
+fn json_of(reader: &mut Reader<'_>, status: &str) -> io::Result<Value> {
+    let head = expect(reader, status)?;
+    serde_json::from_slice(&body(reader, &head)?).map_err(io::Error::from)
+}
+
+fn read(file: &Path) -> io::Result<u64> {
+    let began = Instant::now();
+    let bytes = fs::read(file)?;
+    let time = since(began);
+    if bytes.is_empty() { Err(broken("an empty file")) } else { Ok(time) }
+}
+
 fn attach(way: &str, bytes: u64) -> String {
     format!(
         "POST /v1.45/containers/x/attach?stream=1&std{way}=1&bytes={bytes} HTTP/1.1\r\nHost: docker\r\nUpgrade: tcp\r\n\
@@ -228,6 +278,7 @@ mod tests {
                 assert!(obeyed(&format!("{way} {framing} 1000000")).unwrap().as_u64().unwrap() > 0, "{way} {framing}");
             }
         }
+        assert_eq!(obeyed("read /proc/meminfo 2").unwrap().as_array().unwrap().len(), 2);
         let refused = obeyed("get /nothing 0").unwrap_err().to_string();
         assert!(refused.contains("404"), "{refused}");
         assert!(obeyed("up sideways 1").is_err() && obeyed("dance").is_err());

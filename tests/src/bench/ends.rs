@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::{Berth, Host, Run, Running, programs};
 
 /// Where the peer lies inside.
-const INSIDE: &str = "/usr/local/bin/berth-bench-end";
+pub(super) const INSIDE: &str = "/usr/local/bin/berth-bench-end";
 /// The slowest measurement takes some seconds.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -43,6 +43,19 @@ impl Client {
         Self { running: run.spawn() }
     }
 
+    /// Inside the berth, for commands that need no socket.
+    #[track_caller]
+    pub(super) fn inside(berth: &Berth<'_>) -> Self {
+        install(berth);
+        Self::without_socket(berth.host.berth(["exec", "-i", berth.name(), "--", INSIDE]))
+    }
+
+    /// `run` begins the program, wherever it is.
+    #[track_caller]
+    pub(super) fn without_socket(run: Run) -> Self {
+        Self { running: run.args(["client", "/"]).spawn() }
+    }
+
     /// Times of a command, in nanoseconds.
     #[track_caller]
     pub(super) fn times(&mut self, command: &str) -> Vec<u64> {
@@ -68,17 +81,23 @@ impl Client {
 /// Puts the peer in Docker's place inside the berth, until it is dropped or the berth stops.
 #[track_caller]
 pub(super) fn replace_docker(berth: &Berth<'_>) -> Running {
-    let bytes = fs::read(programs::find("berth-bench-end")).expect("read the peer");
-    berth.exec_input(&["sh", "-c", &format!("cat > {INSIDE} && chmod 0755 {INSIDE}")], bytes).ok();
+    install(berth);
     let mut peer = berth.host.berth(["exec", "-i", berth.name(), "--", INSIDE, "peer", "/run/bench.sock"]).spawn();
     assert_eq!(peer.line(PATIENCE).as_deref(), Some("ready"));
     berth.sh("mv -f /run/bench.sock /run/docker.sock").ok();
     peer
 }
 
+/// Puts the program inside.
+#[track_caller]
+pub(super) fn install(berth: &Berth<'_>) {
+    let bytes = fs::read(programs::find("berth-bench-end")).expect("read the program");
+    berth.exec_input(&["sh", "-c", &format!("cat > {INSIDE} && chmod 0755 {INSIDE}")], bytes).ok();
+}
+
 /// A copy of the program that every user may execute.
 #[track_caller]
-fn program(host: &Host) -> PathBuf {
+pub(super) fn program(host: &Host) -> PathBuf {
     let program = host.slot.dir.join("bench-end");
     if !program.exists() {
         fs::copy(programs::find("berth-bench-end"), &program).expect("copy the client");

@@ -15,7 +15,7 @@ impl Samples {
     }
 
     pub(super) fn push_one(&mut self, time: Duration) {
-        self.push(vec![u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)]);
+        self.push(nanoseconds(time));
     }
 
     pub(super) fn count(&self) -> usize {
@@ -35,12 +35,22 @@ impl Samples {
         self.percentile(99.0)
     }
 
+    /// How far apart the quartiles are.
+    pub(super) fn spread(&self) -> f64 {
+        self.percentile(75.0) - self.percentile(25.0)
+    }
+
     /// Median over the rounds of how this one's median of a round stands to the peer's of the same round.
     pub(super) fn ratio_to(&self, peer: &Samples) -> f64 {
         assert_eq!(self.rounds.len(), peer.rounds.len(), "rounds are interleaved");
         let of_round = |(own, peer): (&Vec<u64>, &Vec<u64>)| percentile(own, 50.0) as f64 / percentile(peer, 50.0) as f64;
         median(self.rounds.iter().zip(&peer.rounds).map(of_round).collect())
     }
+}
+
+/// A round of one time.
+pub(super) fn nanoseconds(time: Duration) -> Vec<u64> {
+    vec![u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)]
 }
 
 /// The smallest value that at least `percent` of all are not above (nearest rank).
@@ -83,6 +93,7 @@ mod tests {
     fn rounds_are_pooled_for_percentiles() {
         let all = samples(&[&[10, 30], &[20]]);
         assert_eq!((all.count(), all.p50(), all.p99()), (3, 20.0, 30.0));
+        assert!((samples(&[&[10, 20], &[30, 100]]).spread() - 20.0).abs() < 1e-9, "one that is far out moves nothing");
     }
 
     #[test]

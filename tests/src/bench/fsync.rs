@@ -87,14 +87,9 @@ fn fsyncs(berth: &Berth<'_>) -> Vec<u64> {
 
 fn rows_of(name: &str, alone: &Samples, beside: &Samples, synced: u64) -> [Row; 2] {
     assert!(synced > 0, "{name}: the busy ones did nothing");
-    let row = |what: &str, samples: &Samples, ratios: [Option<f64>; 2]| Row {
-        name: format!("{name}: {what}"),
-        figures: [samples.p50(), samples.p99(), samples.percentile(100.0), samples.count() as f64]
-            .into_iter()
-            .map(Some)
-            .chain(ratios)
-            .collect(),
-        targets: vec![],
+    let row = |what: &str, samples: &Samples, ratios: [Option<f64>; 2]| {
+        let figures = [samples.p50(), samples.p99(), samples.percentile(100.0), samples.count() as f64];
+        Row::new(format!("{name}: {what}"), figures.into_iter().map(Some).chain(ratios).collect(), vec![])
     };
     let ratios = [Some(beside.ratio_to(alone)), Some(beside.p99() / alone.p99())];
     [row("alone", alone, [None, None]), row("beside four", beside, ratios)]

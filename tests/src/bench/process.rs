@@ -13,6 +13,14 @@ pub(super) fn cpu_seconds(pid: u32) -> f64 {
     ticks as f64 / TICKS_PER_SECOND
 }
 
+/// What a process has run in seconds, to the nanosecond, its children not included: for processes that hardly run.
+#[track_caller]
+pub(super) fn run_seconds(pid: u32) -> f64 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap_or_else(|e| panic!("process {pid} is gone: {e}"));
+    let of_thread = |stat: String| stat.split(' ').next()?.parse::<f64>().ok();
+    threads.flatten().filter_map(|thread| of_thread(fs::read_to_string(thread.path().join("schedstat")).ok()?)).sum::<f64>() / 1e9
+}
+
 /// Fields 14 to 17 of proc_pid_stat(5): utime, stime, cutime, cstime.
 fn ticks(stat: &str) -> Option<u64> {
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
@@ -41,6 +49,7 @@ mod tests {
         assert_eq!(ticks(stat), Some(127));
         assert_eq!(ticks("12 (a) S 1"), None);
         assert!(cpu_seconds(std::process::id()) >= 0.0);
+        assert!(run_seconds(std::process::id()) > 0.0);
         assert!(memory_kib(std::process::id(), "VmHWM") > 0.0);
     }
 }

@@ -127,12 +127,12 @@ fn ping_table(title: &str, ways: &[Samples; 4], limit: f64, shown: &str) -> Tabl
         let targets = match ratio {
             Some(ratio) if way == BERTH => {
                 let mut targets = vec![Target::at_most("p50", ratio, limit, shown)];
-                targets.extend(PEERS.map(|peer| ahead("p50", WAYS[peer], samples.ratio_to(&ways[peer]))));
+                targets.extend(PEERS.map(|peer| Target::ahead("p50", WAYS[peer], samples.ratio_to(&ways[peer]))));
                 targets
             }
             _ => vec![],
         };
-        Row { name: WAYS[way].into(), figures: vec![Some(samples.p50()), Some(samples.p99()), ratio], targets }
+        Row::new(WAYS[way], vec![Some(samples.p50()), Some(samples.p99()), ratio], targets)
     };
     let columns = vec![("p50", Unit::Micros), ("p99", Unit::Micros), ("p50 × direct", Unit::Ratio)];
     Table { title: title.into(), columns, rows: ways.iter().enumerate().map(row).collect() }
@@ -149,31 +149,23 @@ fn flow_table(title: String, ways: &[Flow; 4], bytes: u64) -> Table {
             Some(ratio) if way == BERTH => {
                 let mut targets = vec![Target::at_least("speed", ratio, 0.95, "0.95 × direct")];
                 for peer in PEERS {
-                    targets.push(ahead("speed", WAYS[peer], flow.times.ratio_to(&ways[peer].times)));
-                    targets.push(ahead("CPU", WAYS[peer], flow.cpu / ways[peer].cpu));
+                    targets.push(Target::ahead("speed", WAYS[peer], flow.times.ratio_to(&ways[peer].times)));
+                    targets.push(Target::ahead("CPU", WAYS[peer], flow.cpu / ways[peer].cpu));
                 }
                 targets
             }
             _ => vec![],
         };
-        Row { name: WAYS[way].into(), figures: vec![Some(speed), ratio, (way != DIRECT).then_some(cpu)], targets }
+        Row::new(WAYS[way], vec![Some(speed), ratio, (way != DIRECT).then_some(cpu)], targets)
     };
     let columns = vec![("speed", Unit::GibPerSecond), ("× direct", Unit::Ratio), ("CPU/GiB", Unit::CpuSecondsPerGib)];
     Table { title, columns, rows: ways.iter().enumerate().map(row).collect() }
 }
 
-/// `share` is what Berth takes of what the peer takes.
-fn ahead(what: &str, peer: &str, share: f64) -> Target {
-    Target { what: format!("{what} ahead of {peer}"), met: share < 1.0 }
-}
-
 fn memory_table(shim: u32) -> Table {
     let peak = process::memory_kib(shim, "VmHWM");
-    let row = Row {
-        name: "shim".into(),
-        figures: vec![Some(peak), Some(process::memory_kib(shim, "VmRSS")), Some(process::memory_kib(shim, "RssAnon"))],
-        targets: vec![Target::at_most("peak", peak, SHIM, "8 MiB")],
-    };
+    let figures = vec![Some(peak), Some(process::memory_kib(shim, "VmRSS")), Some(process::memory_kib(shim, "RssAnon"))];
+    let row = Row::new("shim", figures, vec![Target::at_most("peak", peak, SHIM, "8 MiB")]);
     let columns = vec![("peak", Unit::Kib), ("now", Unit::Kib), ("anonymous", Unit::Kib)];
     Table { title: "memory after all that".into(), columns, rows: vec![row] }
 }

@@ -1,172 +1,92 @@
-//! From nothing to Docker's whole answer: a stopped berth that is connected to, against LXC with the same image.
-
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    thread,
-    time::{Duration, Instant},
-};
+//! `deploy/bench start` and `deploy/bench assign`: from the request to the first moment at which PID 1 runs, for a berth that is there
+//! and for one that is not yet, against LXC and runc with the same image.
 
 use super::{
     Progress, Settings,
-    ends::Client,
-    figures::Samples,
+    compare::{self, Limit, Own, Peer, had},
+    figures::nanoseconds,
     lxc::Lxc,
-    table::{Report, Row, Table, Target, Unit},
+    pid1::{self, ByNode},
+    rootfs,
+    runc::Runc,
+    table::{Report, Table, Unit},
 };
-use crate::{Berth, Host, until};
+use crate::{Berth, Host};
 
-/// What a client asks, and how long it tries.
-const INFO: &str = "get /info 60000";
-const PATIENCE: Duration = Duration::from_secs(60);
-const LOOK: Duration = Duration::from_micros(300);
-pub(super) const ROUNDS: usize = 12;
+const ROUNDS: usize = 12;
+/// Each takes a range of ids, and the slot has forty.
+const MOST_ASSIGNED: usize = 30;
 
-/// The part of [`super::wake`] that takes no sleep: measures and takes everything away again.
+/// An existing berth; measures and takes everything away again.
 #[track_caller]
 pub fn run(settings: Settings) -> Report {
     let progress = Progress::new();
     progress.warn_of_load();
     let host = super::host();
-    let mut report = Report::default();
-    measure(&host, &image(&host), settings.rounds.unwrap_or(ROUNDS), &progress, &mut report);
-    progress.say("taking everything away again");
-    report
-}
-
-/// Adds what it finds to `report`. `image`: the unpacked root file system that the berth stands on.
-#[track_caller]
-pub(super) fn measure(host: &Host, image: &Path, rounds: usize, progress: &Progress, report: &mut Report) {
     let berth = host.new_berth("start");
+    progress.say("unpacking the image for LXC and runc");
+    let image = rootfs::image(&host);
+    let lxc = had(|| Lxc::create(&host, &image, &berth));
+    let runc = had(|| Runc::create(&host, &image, &rootfs::daemons(&berth)));
+    // From here on nobody but this program tells the node what is wanted.
+    host.stop_server();
+    let rounds = settings.rounds.unwrap_or(ROUNDS);
+    progress.say(&format!("request → PID 1, {rounds} rounds"));
+    let table = existing(&host, &berth, &lxc, &runc, rounds);
+    progress.say("taking everything away again");
+    let note = "Start: Berth from a request at the node, the others from the start of lxc-start and `runc run`, to the first look (each 0.3 ms) at which PID 1 \
+                executes its program. LXC with a veth pair, runc with an empty network of its own, no seccomp filter in either.";
+    Report { tables: vec![table], notes: vec![note.into()] }
+}
+
+#[track_caller]
+fn existing(host: &Host, berth: &Berth<'_>, lxc: &Result<Lxc, String>, runc: &Result<Runc<'_>, String>, rounds: usize) -> Table {
+    let by_node = ByNode::new(berth);
+    let own = Own { name: "Berth", limits: vec![Limit::AtMost(1.0); 2], measure: Box::new(|| nanoseconds(by_node.start())) };
+    let runc = Peer::new("runc with a user namespace", "× runc", runc, move |runc| {
+        let (time, running) = pid1::time(|| runc.start().spawn(), || Runc::groups(host), pid1::is_shell);
+        pid1::finish(running);
+        runc.kill();
+        nanoseconds(time)
+    });
+    compare::run("start: request → PID 1", Unit::Millis, rounds, vec![lxc_peer(lxc), runc], vec![own])
+}
+
+/// A berth that is assigned and deleted again each time; measures and takes everything away again.
+#[track_caller]
+pub fn run_assign(settings: Settings) -> Report {
+    let progress = Progress::new();
+    progress.warn_of_load();
+    let host = super::host();
+    let berth = host.new_berth("model");
     progress.say("unpacking the image for LXC");
-    let lxc = Lxc::create(host, image, &berth);
-    fs::create_dir_all(lxc.socket().parent().expect("a directory")).expect("make /run");
-    let mut berth_client = Client::of_user(&berth, None);
-    let mut lxc_client = Client::of_root(host, &lxc.socket(), None);
-
-    progress.say(&format!("stopped → /info, {rounds} rounds of Berth and LXC"));
-    let (mut ours, mut theirs) = (Samples::default(), Samples::default());
-    for round in 0..=rounds {
-        stop(&berth);
-        let began = Instant::now();
-        berth_client.time(INFO);
-        let time = began.elapsed();
-        stop(&berth);
-
-        let began = Instant::now();
-        let starting = lxc.start().spawn();
-        lxc_client.time(INFO);
-        let their_time = began.elapsed();
-        assert!(starting.finish(PATIENCE).success());
-        lxc.stop();
-        // The first makes what later starts find, on both sides.
-        if round > 0 {
-            ours.push_one(time);
-            theirs.push_one(their_time);
-        }
-    }
-
-    progress.say(&format!("Berth {:.0} ms, LXC {:.0} ms; now their parts", ours.p50() / 1e6, theirs.p50() / 1e6));
-
-    let (mut pid_1, mut running) = (Samples::default(), Samples::default());
-    for _ in 0..rounds.min(5) {
-        pid_1.push_one(to_pid_1(&berth, &mut berth_client));
-        stop(&berth);
-        let began = Instant::now();
-        lxc.start().ok();
-        running.push_one(began.elapsed());
-        // Before it has answered, the script may not heed a signal yet.
-        lxc_client.time(INFO);
-        lxc.stop();
-    }
-    report.tables.push(table(&ours, &theirs));
-    let row = |name: &str, samples: &Samples| Row {
-        name: name.into(),
-        figures: vec![Some(samples.p50()), Some(samples.p99()), Some(samples.count() as f64)],
-        targets: vec![],
+    let lxc = had(|| Lxc::create(&host, &rootfs::image(&host), &berth));
+    berth.delete().ok();
+    let rounds = settings.rounds.unwrap_or(ROUNDS).min(MOST_ASSIGNED);
+    progress.say(&format!("assign → PID 1, {rounds} rounds"));
+    let mut number = 0;
+    let assign = || {
+        number += 1;
+        let user = host.user(&format!("n{number}"));
+        let (time, running) = pid1::time(|| host.assign_command(&user, &[]).spawn(), || pid1::payloads(&host), pid1::is_berth_init);
+        pid1::finish(running);
+        let berth = host.berth_of(&user);
+        berth.await_docker();
+        berth.delete().ok();
+        nanoseconds(time)
     };
-    report.tables.push(Table {
-        title: "for orientation".into(),
-        columns: vec![("p50", Unit::Millis), ("slowest", Unit::Millis), ("n", Unit::Count)],
-        rows: vec![row("Berth: connect → PID 1 runs", &pid_1), row("LXC: lxc-start → it says RUNNING", &running)],
-    });
-    report.notes.push(
-        "Start: Berth from connect(2) as its user, LXC from the start of lxc-start; the same dockerd and containerd with the same flags, side by side; \
-         containerd with Berth's configuration here, with the image's there; no containers; both stopped in order."
-            .into(),
-    );
+    let own = Own { name: "Berth", limits: vec![Limit::AtMost(2.0)], measure: Box::new(assign) };
+    let table = compare::run("assign → PID 1", Unit::Millis, rounds, vec![lxc_peer(&lxc)], vec![own]);
+    progress.say("taking everything away again");
+    let note = "Assign: from the start of `berth assign` for a user without a berth, disk and network made in it; LXC starts a container that is there.";
+    Report { tables: vec![table], notes: vec![note.into()] }
 }
 
-fn table(ours: &Samples, theirs: &Samples) -> Table {
-    let ratio = ours.ratio_to(theirs);
-    let figures =
-        |samples: &Samples, ratio| vec![Some(samples.p50()), Some(samples.percentile(100.0)), Some(samples.count() as f64), ratio];
-    let berth =
-        Row { name: "Berth".into(), figures: figures(ours, Some(ratio)), targets: vec![Target::at_most("p50", ratio, 1.0, "1.0 × LXC")] };
-    let lxc = Row { name: "LXC".into(), figures: figures(theirs, None), targets: vec![] };
-    let columns = vec![("p50", Unit::Millis), ("slowest", Unit::Millis), ("n", Unit::Count), ("p50 × LXC", Unit::Ratio)];
-    Table { title: "stopped → /info".into(), columns, rows: vec![lxc, berth] }
-}
-
-#[track_caller]
-fn stop(berth: &Berth<'_>) {
-    berth.stop().ok();
-    berth.await_state("stopped");
-}
-
-/// From a connection to the first moment at which PID 1 is berth-init.
-#[track_caller]
-fn to_pid_1(berth: &Berth<'_>, client: &mut Client) -> Duration {
-    let id = berth.id();
-    let groups = berth.host.slot.groups();
-    let payload = |group: &PathBuf| [id.clone(), format!("berth-{id}.scope")].map(|name| group.join(name).join("payload"));
-    let payloads: Vec<PathBuf> = groups.iter().flat_map(payload).collect();
-    let began = Instant::now();
-    let waiter = thread::scope(|scope| {
-        let looking = scope.spawn(|| {
-            while began.elapsed() < PATIENCE {
-                if payloads.iter().any(|dir| init_runs(dir)) {
-                    return Some(began.elapsed());
-                }
-                thread::sleep(LOOK);
-            }
-            None
-        });
-        client.time(INFO);
-        looking.join().expect("look for PID 1")
-    });
-    waiter.expect("berth-init runs")
-}
-
-/// It moves to a group below once it runs. Executed from a sealed memfd, it has no name of its own in `comm`.
-fn init_runs(payload: &Path) -> bool {
-    [payload.to_owned(), payload.join("init")].iter().any(|dir| {
-        let pids = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-        pids.lines()
-            .any(|pid| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.to_string_lossy().starts_with("/memfd:berth-init")))
+fn lxc_peer(lxc: &Result<Lxc, String>) -> Peer<'_> {
+    Peer::new("LXC", "× LXC", lxc, |lxc| {
+        let (time, running) = pid1::time(|| lxc.start().spawn(), Lxc::groups, pid1::is_shell);
+        pid1::finish(running);
+        lxc.kill();
+        nanoseconds(time)
     })
-}
-
-/// The unpacked image of an instance.
-#[track_caller]
-pub(super) fn image(host: &Host) -> PathBuf {
-    let images = || fs::read_dir(host.state_dir.join("images")).into_iter().flatten().flatten().map(|e| e.path().join("rootfs"));
-    until("an image is there", PATIENCE, || images().find(|rootfs| rootfs.is_dir()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn slower_than_lxc_is_missed() {
-        let samples = |times: [u64; 3]| {
-            let mut samples = Samples::default();
-            times.iter().for_each(|&ms| samples.push_one(Duration::from_millis(ms)));
-            samples
-        };
-        let lxc = samples([370, 380, 390]);
-        assert!(table(&samples([360, 375, 392]), &lxc).rows[1].targets[0].met, "two of three rounds are faster");
-        assert!(!table(&samples([371, 381, 300]), &lxc).rows[1].targets[0].met);
-    }
 }

@@ -16,6 +16,10 @@ pub(super) enum Unit {
     CpuSecondsPerGib,
     Kib,
     Count,
+    /// Of one processor.
+    Percent,
+    PerSecond,
+    BytesPerSecond,
 }
 
 /// One figure; `None` where it means nothing.
@@ -26,15 +30,27 @@ pub(super) type Figure = Option<f64>;
 pub(super) struct Target {
     pub(super) what: String,
     pub(super) met: bool,
+    /// The part of the limit by which the figure is past it; negative where it is within.
+    by: f64,
 }
 
 impl Target {
     pub(super) fn at_most(name: &str, value: f64, limit: f64, shown: &str) -> Self {
-        Self { what: format!("{name} ≤ {shown}"), met: value <= limit }
+        Self { what: format!("{name} ≤ {shown}"), met: value <= limit, by: value / limit - 1.0 }
     }
 
     pub(super) fn at_least(name: &str, value: f64, limit: f64, shown: &str) -> Self {
-        Self { what: format!("{name} ≥ {shown}"), met: value >= limit }
+        Self { what: format!("{name} ≥ {shown}"), met: value >= limit, by: 1.0 - value / limit }
+    }
+
+    /// `share` is what Berth takes of what the peer takes.
+    pub(super) fn ahead(what: &str, peer: &str, share: f64) -> Self {
+        Self { what: format!("{what} ahead of {peer}"), met: share < 1.0, by: share - 1.0 }
+    }
+
+    /// How far the figure is past its limit, in words.
+    fn miss(&self) -> String {
+        format!("{} (by {:.1} %)", self.what, self.by * 100.0)
     }
 }
 
@@ -43,6 +59,19 @@ pub(super) struct Row {
     pub(super) name: String,
     pub(super) figures: Vec<Figure>,
     pub(super) targets: Vec<Target>,
+    /// Why a peer has no figures.
+    absent: Option<String>,
+}
+
+impl Row {
+    pub(super) fn new(name: impl Into<String>, figures: Vec<Figure>, targets: Vec<Target>) -> Self {
+        Self { name: name.into(), figures, targets, absent: None }
+    }
+
+    /// A peer that cannot be had on this host.
+    pub(super) fn absent(name: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self { name: name.into(), figures: vec![], targets: vec![], absent: Some(reason.into()) }
+    }
 }
 
 /// Rows with the same figures.
@@ -73,6 +102,13 @@ impl Report {
         json!({ "tables": tables, "notes": self.notes, "met": self.met() })
     }
 
+    /// Tables in Markdown, and below them how they were measured.
+    pub fn markdown(&self) -> String {
+        let tables: String = self.tables.iter().map(|table| table.markdown() + "\n").collect();
+        let notes: String = self.notes.iter().map(|note| format!("{note}\n")).collect();
+        tables + &notes
+    }
+
     /// With the title of the table and the name of the row.
     fn targets(&self) -> impl Iterator<Item = (String, &Target)> {
         let rows = self.tables.iter().flat_map(|table| table.rows.iter().map(move |row| (table, row)));
@@ -91,7 +127,7 @@ impl fmt::Display for Report {
         let all = self.targets().count();
         let missed: Vec<_> = self.targets().filter(|(_, target)| !target.met).collect();
         writeln!(f, "{} of {all} targets met", all - missed.len())?;
-        missed.iter().try_for_each(|(place, target)| writeln!(f, "MISSED: {place}: {}", target.what))
+        missed.iter().try_for_each(|(place, target)| writeln!(f, "MISSED: {place}: {}", target.miss()))
     }
 }
 
@@ -100,28 +136,45 @@ impl Table {
         let row = |row: &Row| {
             let figures: serde_json::Map<String, Value> =
                 self.columns.iter().zip(&row.figures).map(|((name, _), figure)| ((*name).to_owned(), json!(figure))).collect();
-            let targets: Vec<Value> = row.targets.iter().map(|t| json!({ "target": t.what, "met": t.met })).collect();
-            json!({ "name": row.name, "figures": figures, "targets": targets })
+            let targets: Vec<Value> = row.targets.iter().map(|t| json!({ "target": t.what, "met": t.met, "by": t.by })).collect();
+            json!({ "name": row.name, "figures": figures, "targets": targets, "absent": row.absent })
         };
         json!({ "title": self.title, "rows": self.rows.iter().map(row).collect::<Vec<_>>() })
     }
 
     fn verdict(row: &Row) -> String {
-        let one = |target: &Target| format!("{} {}", if target.met { "ok" } else { "MISSED" }, target.what);
-        row.targets.iter().map(one).collect::<Vec<_>>().join(", ")
+        let one = |target: &Target| if target.met { format!("ok {}", target.what) } else { format!("MISSED {}", target.miss()) };
+        let absent = row.absent.iter().map(|reason| format!("not here: {reason}"));
+        row.targets.iter().map(one).chain(absent).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The heading, then a line for each row: its name, its figures, what became of its targets.
+    fn cells(&self) -> Vec<Vec<String>> {
+        let mut lines = vec![vec![self.title.clone()]];
+        lines[0].extend(self.columns.iter().map(|(name, _)| (*name).to_owned()));
+        for row in &self.rows {
+            let mut line = vec![row.name.clone()];
+            let figures = row.figures.iter().copied().chain(std::iter::repeat(None));
+            line.extend(self.columns.iter().zip(figures).map(|((_, unit), figure)| shown(figure, *unit)));
+            line.push(Self::verdict(row));
+            lines.push(line);
+        }
+        lines
+    }
+
+    fn markdown(&self) -> String {
+        let mut lines = self.cells();
+        lines[0].push(String::new());
+        let rule: Vec<&str> = std::iter::once("---").chain(self.columns.iter().map(|_| "---:")).chain(["---"]).collect();
+        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+        let body: String = lines[1..].iter().map(|cells| line(cells)).collect();
+        format!("{}| {} |\n{body}", line(&lines[0]), rule.join(" | "))
     }
 }
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut lines = vec![vec![self.title.clone()]];
-        lines[0].extend(self.columns.iter().map(|(name, _)| (*name).to_owned()));
-        for row in &self.rows {
-            let mut line = vec![row.name.clone()];
-            line.extend(self.columns.iter().zip(&row.figures).map(|((_, unit), figure)| shown(*figure, *unit)));
-            line.push(Self::verdict(row));
-            lines.push(line);
-        }
+        let lines = self.cells();
         let columns = self.columns.len() + 1;
         let widths: Vec<usize> =
             (0..columns).map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0)).collect();
@@ -149,6 +202,9 @@ fn shown(figure: Figure, unit: Unit) -> String {
         Unit::CpuSecondsPerGib => format!("{value:.3} s"),
         Unit::Kib => format!("{:.2} MiB", value / 1024.0),
         Unit::Count => format!("{value:.0}"),
+        Unit::Percent => format!("{value:.2} %"),
+        Unit::PerSecond => format!("{value:.0}/s"),
+        Unit::BytesPerSecond => format!("{:.0} MiB/s", value / f64::from(1 << 20)),
     }
 }
 
@@ -158,9 +214,9 @@ mod tests {
 
     fn report(ratio: f64) -> Report {
         let columns = vec![("p50", Unit::Micros), ("ratio", Unit::Ratio)];
-        let direct = Row { name: "direct".into(), figures: vec![Some(88_000.0), None], targets: vec![] };
+        let direct = Row::new("direct", vec![Some(88_000.0), None], vec![]);
         let target = Target::at_most("p50", ratio, 1.25, "1.25 × direct");
-        let berth = Row { name: "Berth".into(), figures: vec![Some(101_200.0), Some(ratio)], targets: vec![target] };
+        let berth = Row::new("Berth", vec![Some(101_200.0), Some(ratio)], vec![target]);
         Report { tables: vec![Table { title: "_ping".into(), columns, rows: vec![direct, berth] }], notes: vec!["A note.".into()] }
     }
 
@@ -179,8 +235,24 @@ mod tests {
         let missed = report(1.31);
         assert!(!missed.met() && report(1.25).met());
         let text = missed.to_string();
-        assert!(text.contains("1.31  MISSED p50 ≤ 1.25 × direct\n"), "{text}");
-        assert!(text.ends_with("0 of 1 targets met\nMISSED: _ping: Berth: p50 ≤ 1.25 × direct\n"), "{text}");
+        assert!(text.contains("1.31  MISSED p50 ≤ 1.25 × direct (by 4.8 %)\n"), "{text}");
+        assert!(text.ends_with("0 of 1 targets met\nMISSED: _ping: Berth: p50 ≤ 1.25 × direct (by 4.8 %)\n"), "{text}");
+    }
+
+    #[test]
+    fn a_peer_that_is_not_here_has_a_row_with_the_reason_and_misses_nothing() {
+        let mut report = report(1.15);
+        report.tables[0].rows.push(Row::absent("socat", "not installed"));
+        assert!(report.met());
+        assert!(report.to_string().contains("\nsocat         -      -  not here: not installed\n"), "{report}");
+        assert_eq!(report.json()["tables"][0]["rows"][2]["absent"], "not installed");
+    }
+
+    #[test]
+    fn markdown_has_a_table_with_the_figures_to_the_right() {
+        let expected = "| _ping | p50 | ratio |  |\n| --- | ---: | ---: | --- |\n| direct | 88.0 µs | - |  |\n\
+                        | Berth | 101.2 µs | 1.15 | ok p50 ≤ 1.25 × direct |\n\nA note.\n";
+        assert_eq!(report(1.15).markdown(), expected);
     }
 
     #[test]
@@ -200,6 +272,9 @@ mod tests {
             (Unit::CpuSecondsPerGib, 0.1634, "0.163 s"),
             (Unit::Kib, 6144.0, "6.00 MiB"),
             (Unit::Count, 100.0, "100"),
+            (Unit::Percent, 0.456, "0.46 %"),
+            (Unit::PerSecond, 12_345.6, "12346/s"),
+            (Unit::BytesPerSecond, 3_145_728.0, "3 MiB/s"),
         ];
         for (unit, value, text) in all {
             assert_eq!(shown(Some(value), unit), text);

@@ -1,19 +1,18 @@
 //! `deploy/bench wake`: what a user waits for who comes back to a frozen berth, and to a stopped one.
 
 use std::{
-    fs,
-    io::ErrorKind,
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
     Progress, Settings,
+    asleep::{let_sleep, reclaim},
     ends::Client,
     figures::Samples,
-    start,
+    ready, rootfs,
     table::{Report, Row, Table, Target, Unit},
 };
 use crate::{Berth, Host, Run};
@@ -40,18 +39,18 @@ pub fn run(settings: Settings) -> Report {
     let progress = Progress::new();
     progress.warn_of_load();
     let rounds = settings.rounds.unwrap_or(ROUNDS);
-    let start_rounds = settings.rounds.unwrap_or(start::ROUNDS);
-    let seconds = 60 + rounds * 35 + start_rounds * 4;
+    let start_rounds = settings.rounds.unwrap_or(ready::ROUNDS);
+    let seconds = 60 + rounds * 35 + start_rounds * 6;
     progress.say(&format!(
-        "{} berths frozen for {} s each, {rounds} times, then {start_rounds} starts against LXC: takes about {} minutes",
+        "{} berths frozen for {} s each, {rounds} times, then {start_rounds} starts against LXC and rootless Docker: takes about {} minutes",
         2 * BERTHS,
         FROZEN.as_secs(),
         seconds.div_ceil(60)
     ));
     let host = super::host();
-    let image = start::image(&host);
+    let image = rootfs::image(&host);
     let mut report = Report::default();
-    start::measure(&host, &image, start_rounds, &progress, &mut report);
+    ready::measure(&host, &image, start_rounds, &progress, &mut report);
     frozen(&host, &image, rounds, &progress, &mut report);
     progress.say("taking everything away again");
     report
@@ -137,10 +136,9 @@ fn frozen(host: &Host, image: &std::path::Path, rounds: usize, progress: &Progre
 
 /// `taken`: bytes that each reclaim brought, on average.
 fn table(kept: &Samples, lost: &Samples, taken: f64) -> Table {
-    let row = |name: &str, samples: &Samples, targets: Vec<Target>| Row {
-        name: name.into(),
-        figures: vec![Some(samples.p50()), Some(samples.p99()), Some(samples.percentile(100.0)), Some(samples.count() as f64)],
-        targets,
+    let row = |name: &str, samples: &Samples, targets: Vec<Target>| {
+        let figures = vec![Some(samples.p50()), Some(samples.p99()), Some(samples.percentile(100.0)), Some(samples.count() as f64)];
+        Row::new(name, figures, targets)
     };
     let kept_targets =
         vec![Target::at_most("p50", kept.p50(), 10.0 * MS, "10 ms"), Target::at_most("p99", kept.p99(), 100.0 * MS, "100 ms")];
@@ -169,18 +167,6 @@ fn forget(dir: &std::path::Path) {
     }
 }
 
-/// Frozen after a second without use, never stopped.
-#[track_caller]
-fn let_sleep(host: &Host, berth: &Berth<'_>) {
-    let status = berth.status();
-    let ensure = json!({
-        "id": status["id"], "image": status["image"], "limits": status["limits"], "wanted": "running", "allow_system": false,
-        "policy": { "idle": { "freeze_after": 1, "stop_after": null } },
-    });
-    let answer = host.node_api("PUT", &format!("/v1/berths/{}", berth.name()), Some(&ensure.to_string()));
-    assert_eq!(answer.status, 200, "{answer:?}");
-}
-
 #[track_caller]
 fn list(host: &Host) -> Value {
     host.node_api("GET", "/v1/berths", None).json()
@@ -202,31 +188,6 @@ fn notice(host: &Host, sleepers: &mut [Sleeper<'_>], taken: &mut Vec<f64>) {
             sleeper.asleep_since = Some(Instant::now());
         }
     }
-}
-
-/// Takes all memory of the payload that the kernel can give elsewhere: page cache, and anonymous memory where there is swap. The bytes.
-#[track_caller]
-fn reclaim(berth: &Berth<'_>) -> f64 {
-    let id = berth.id();
-    let names = [id.clone(), format!("berth-{id}.scope")];
-    let groups = berth.host.slot.groups();
-    let payloads = groups.iter().flat_map(|group| names.iter().map(move |name| group.join(name).join("payload")));
-    let number = |file: std::path::PathBuf| fs::read_to_string(file).ok().and_then(|n| n.trim().parse::<f64>().ok());
-    for dir in payloads {
-        for (control, usage) in [("memory.reclaim", "memory.current"), ("memory.force_empty", "memory.usage_in_bytes")] {
-            let (control, usage) = (dir.join(control), dir.join(usage));
-            let (true, Some(before)) = (control.exists(), number(usage.clone())) else { continue };
-            // EAGAIN: not all that was asked for could be freed, which is what asking for everything comes to; EBUSY says the same on v1.
-            match fs::write(&control, if control.ends_with("memory.reclaim") { format!("{before:.0}") } else { "0".to_owned() }) {
-                Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ResourceBusy) => {
-                    panic!("{}: {error}", control.display())
-                }
-                _ => {}
-            }
-            return before - number(usage).unwrap_or(before);
-        }
-    }
-    panic!("no memory group of {} in {groups:?}", berth.name());
 }
 
 #[cfg(test)]

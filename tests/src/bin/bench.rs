@@ -3,40 +3,69 @@
 
 use std::{env, process::ExitCode};
 
-use berth_tests::bench::{Report, Settings, api, fsync, socket, start, wake};
+use berth_tests::bench::{self, Report, Settings};
+
+/// Name and function of each bench.
+const BENCHES: [(&str, fn(Settings) -> Report); 13] = [
+    ("api", bench::api::run),
+    ("assign", bench::start::run_assign),
+    ("density", bench::density::run),
+    ("disk", bench::disk::run),
+    ("exec", bench::exec::run),
+    ("footprint", bench::footprint::run),
+    ("fsync", bench::fsync::run),
+    ("net", bench::net::run),
+    ("proc", bench::proc::run),
+    ("ready", bench::ready::run),
+    ("socket", bench::socket::run),
+    ("start", bench::start::run),
+    ("wake", bench::wake::run),
+];
+
+#[derive(Clone, Copy)]
+enum Form {
+    Text,
+    Json,
+    Markdown,
+}
 
 fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
-    let (mut what, mut json, mut settings) = (None, false, Settings::default());
+    if words == ["machine"] {
+        println!("{}", bench::machine::describe());
+        return ExitCode::SUCCESS;
+    }
+    let (mut what, mut form, mut settings) = (None, Form::Text, Settings::default());
     let mut words = words.iter().map(String::as_str);
     while let Some(word) = words.next() {
         match word {
-            "api" | "fsync" | "socket" | "start" | "wake" if what.is_none() => what = Some(word),
-            "--json" => json = true,
-            "--rounds" => match words.next().and_then(|n| n.parse().ok()).filter(|&n| n > 0) {
-                Some(rounds) => settings.rounds = Some(rounds),
+            "--json" => form = Form::Json,
+            "--readme" => form = Form::Markdown,
+            "--rounds" | "--count" => match words.next().and_then(|n| n.parse().ok()).filter(|&n| n > 0) {
+                Some(number) if word == "--rounds" => settings.rounds = Some(number),
+                Some(number) => settings.count = Some(number),
                 None => return usage(),
             },
-            _ => return usage(),
+            word => match BENCHES.iter().find(|(name, _)| *name == word) {
+                Some((_, run)) if what.is_none() => what = Some(run),
+                _ => return usage(),
+            },
         }
     }
-    let report: Report = match what {
-        Some("api") => api::run(settings),
-        Some("fsync") => fsync::run(settings),
-        Some("socket") => socket::run(settings),
-        Some("start") => start::run(settings),
-        Some("wake") => wake::run(settings),
-        _ => return usage(),
-    };
-    if json {
-        println!("{}", report.json())
-    } else {
-        print!("{report}")
+    let Some(run) = what else { return usage() };
+    let report = run(settings);
+    match form {
+        Form::Text => print!("{report}"),
+        Form::Json => println!("{}", report.json()),
+        Form::Markdown => print!("{}", report.markdown()),
     }
     if report.met() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: berth-bench api|fsync|socket|start|wake [--json] [--rounds N]");
+    eprintln!(
+        "usage: berth-bench {} [--json|--readme] [--rounds N] [--count N]\n       berth-bench machine",
+        BENCHES.map(|(name, _)| name).join("|")
+    );
     ExitCode::from(2)
 }
