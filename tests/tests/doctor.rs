@@ -57,6 +57,14 @@ fn a_deep_check_runs_a_container_and_nothing_is_left_whoever_ends_meanwhile() {
     check.finish(SOON);
     before.assert_back(&scope, SOON);
 
+    // A node that is told to stop does not leave it to the next.
+    let check = under_way(&host);
+    host.stop_node();
+    check.finish(SOON);
+    assert_eq!(fs::read_dir(host.state_dir.join("node/berths")).unwrap().count(), 0);
+    host.start_node();
+    before.clone().of_any_run().assert_back(&scope, SOON);
+
     let check = under_way(&host);
     host.kill_node();
     host.start_node();

@@ -104,7 +104,7 @@ fn dind_runs_privileged_in_a_berth_and_containers_run_in_it() {
     let busybox = std::fs::read(host.cache.as_ref().unwrap().busybox()).unwrap();
     job(&["import", "-", BUSYBOX]).input(busybox).ok();
     assert_eq!(job(&["run", "--rm", "-m", "32m", BUSYBOX, "echo", "three deep"]).ok(), "three deep");
-    assert_eq!(job(&["run", "--rm", "--privileged", "-v", "v:/v", BUSYBOX, "sh", "-c", "mount -t tmpfs t /mnt && echo in"]).ok(), "in");
+    assert_eq!(job(&["run", "--rm", "--privileged", "-v", "v:/v", BUSYBOX, "sh", "-c", "mount -t tmpfs t /tmp && echo in"]).ok(), "in");
     job(&["build", "-t", "mine", "-"]).input(format!("FROM {BUSYBOX}\nRUN echo built > /built\nCMD [\"cat\", \"/built\"]\n")).ok();
     assert_eq!(job(&["run", "--rm", "mine"]).ok(), "built");
     a.docker(&["restart", "-t", "20", "dind"]).limit(ANSWER).ok();
