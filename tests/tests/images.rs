@@ -119,7 +119,7 @@ fn d04_an_image_with_systemd_boots_to_running_with_sshd_and_docker_under_it() {
         user.run("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(user.home.join(name)).ok();
     }
     user.run("sh").args(["-c", "umask 077; mkdir .ssh; cp key.pub .ssh/authorized_keys"]).current_dir(&user.home).ok();
-    assert_eq!(ssh("key", &["id -un; id -u; pwd"]).ok(), format!("{}\n0\n{}", user.name, user.home.display()));
+    assert_eq!(ssh("key", &["echo $USER; id -u; pwd"]).ok(), format!("{}\n0\n{}", user.name, user.home.display()));
     assert!(ssh("other", &["true"]).output().stderr.contains("Permission denied"));
     // Docker through the user's socket, which leads to systemd's.
     until("docker answers", limit, || a.docker(&["info"]).output().success().then_some(()));
