@@ -79,6 +79,7 @@ operations! {
     RestoreBerth = "restore_berth",
     ShowNode = "show_node",
     RunDoctor = "run_doctor",
+    RunDeepDoctor = "run_deep_doctor",
     ReadMetrics = "read_metrics",
     ShowUser = "show_user",
     OpenTerminal = "open_terminal",
@@ -218,6 +219,7 @@ pub fn access(role: Role, operation: Operation) -> Access {
         | O::RemoveImage
         | O::RemoveArchive
         | O::SetDefaultImage
+        | O::RunDeepDoctor
         | O::CreateRule
         | O::ChangeRule
         | O::DeleteRule
@@ -294,6 +296,7 @@ pub fn scope(operation: Operation) -> Option<Scope> {
         | O::RemoveImage
         | O::RemoveArchive
         | O::SetDefaultImage
+        | O::RunDeepDoctor
         | O::RevokeSession
         | O::RevokeSessions
         | O::DeleteAdmin

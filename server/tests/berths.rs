@@ -396,6 +396,7 @@ async fn a_user_has_his_own_berth_and_nothing_else_exists_for_him() {
         ("POST", BERTHS.to_owned(), Some(json!({ "user": "daemon" })), 403, Some("not_permitted")),
         ("GET", "/api/v1/images".to_owned(), None, 403, Some("not_permitted")),
         ("GET", "/api/v1/doctor".to_owned(), None, 403, Some("not_permitted")),
+        ("POST", "/api/v1/doctor/deep".to_owned(), None, 403, Some("not_permitted")),
         ("PATCH", "/api/v1/profiles/default".to_owned(), Some(json!({})), 403, Some("not_permitted")),
     ] {
         let (got, answer) = server.send(DAEMON, method, &path, body).await;

@@ -223,6 +223,11 @@ async fn doctor_tells_of_the_server_even_without_a_node() {
     server.assign("alice").await;
     let report = server.until("/api/v1/doctor", |report| report["healthy"] == true).await;
     assert!(report["checks"].as_array().unwrap().len() >= 5, "{report}");
+    let (status, deep) = server.send(ROOT, "POST", "/api/v1/doctor/deep", None).await;
+    let tried = deep["checks"].as_array().unwrap().iter().find(|check| check["name"] == "deep: container");
+    assert_eq!((status, deep["healthy"].as_bool(), tried.map(|check| &check["level"])), (200, Some(true), Some(&json!("ok"))), "{deep}");
+    let trail = server.get("/api/v1/audit").await;
+    assert!(trail["items"].as_array().unwrap().iter().any(|row| row["action"] == "run_deep_doctor"), "{trail}");
     let node = server.get("/api/v1/node").await;
     assert_eq!(
         (node["hostname"].as_str(), node["berths"].as_u64(), node["promised_cpu_millis"].as_u64()),

@@ -29,7 +29,7 @@ impl Cache {
         fs::create_dir_all(&root).expect("make the cache directory");
         let lock = File::create(root.join("lock")).expect("make the cache's lock");
         lock.lock().expect("lock the cache");
-        let tar = image_tar(&root);
+        let tar = default_image();
         let meta = fs::metadata(&tar).unwrap_or_else(|e| panic!("{}: {e}", tar.display()));
         let dir = root.join(format!("{}-{}", meta.size(), meta.mtime()));
         if !dir.is_dir() {
@@ -52,9 +52,9 @@ impl Cache {
         Run::new("cp").arg("-al").arg(self.dir.join("images")).arg(state_dir.join("images")).ok();
     }
 
-    /// Holds `docker`, and `cli-plugins/` with buildx and compose.
+    /// Holds `docker`, and `cli-plugins/` with buildx and compose; `BERTH_TEST_CLIENT` names another than the image's own.
     pub fn client(&self) -> PathBuf {
-        self.dir.join("client")
+        std::env::var_os("BERTH_TEST_CLIENT").map_or_else(|| self.dir.join("client"), PathBuf::from)
     }
 
     /// A root file system with nothing but busybox in it, as a tar for `docker import`.
@@ -88,12 +88,13 @@ impl Cache {
     }
 }
 
-/// The root tar that the image is imported from.
-fn image_tar(root: &Path) -> PathBuf {
+/// The root tar that the image is imported from: that of `BERTH_TEST_IMAGE_TAR`, or built once.
+#[track_caller]
+pub fn default_image() -> PathBuf {
     if let Some(tar) = std::env::var_os("BERTH_TEST_IMAGE_TAR") {
         return tar.into();
     }
-    let tar = root.join("trixie.tar");
+    let tar = programs::root().join("cache/trixie.tar");
     if !tar.is_file() {
         Run::new(programs::repository().join("deploy/image/build")).arg("trixie").arg(&tar).limit(Duration::from_secs(600)).ok();
     }
@@ -102,6 +103,9 @@ fn image_tar(root: &Path) -> PathBuf {
 
 /// The image's own client: Debian's programs need nothing but a C library that is as old as the host's.
 fn client(work: &Path) {
+    if std::env::var_os("BERTH_TEST_CLIENT").is_some() {
+        return fs::set_permissions(work, fs::Permissions::from_mode(0o755)).expect("open the cache");
+    }
     let entry = fs::read_dir(work.join("images")).expect("list images").flatten().find(|e| e.path().join("rootfs").is_dir());
     let rootfs = entry.expect("an imported image").path().join("rootfs");
     let client = work.join("client");

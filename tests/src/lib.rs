@@ -20,6 +20,7 @@ pub mod bench;
 pub mod berth;
 pub mod cache;
 pub mod daemon;
+pub mod dind;
 pub mod dns;
 pub mod exact;
 pub mod fault;

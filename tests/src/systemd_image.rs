@@ -1,4 +1,4 @@
-//! An image whose entry point is systemd, built by `tests/images/systemd` and kept in the cache until that recipe changes.
+//! An image whose entry point is systemd, built by `deploy/image/sandbox` and kept in the cache until that recipe changes.
 
 use std::{
     fs::{self, File},
@@ -16,12 +16,12 @@ pub fn systemd_image() -> PathBuf {
     fs::create_dir_all(&cache).expect("make the cache directory");
     let lock = File::create(cache.join("systemd.lock")).expect("make the image's lock");
     lock.lock().expect("lock the image");
-    let recipe = programs::repository().join("tests/images/systemd");
+    let recipe = programs::repository().join("deploy/image/sandbox");
     let mut hasher = DefaultHasher::new();
     fs::read(&recipe).expect("read the recipe").hash(&mut hasher);
-    let tar = cache.join(format!("systemd-{:016x}.tar", hasher.finish()));
+    let tar = cache.join(format!("sandbox-{:016x}.tar", hasher.finish()));
     if !tar.is_file() {
-        Run::new(&recipe).arg(&tar).limit(Duration::from_secs(900)).ok();
+        Run::new(&recipe).arg("trixie").arg(&tar).limit(Duration::from_secs(900)).ok();
     }
     tar
 }

@@ -176,6 +176,7 @@ fn a_user_sees_and_touches_his_own_berth_only() {
         &["profile", "create", "mine"],
         &["image", "rm", "trixie"],
         &["doctor"],
+        &["doctor", "--deep"],
     ] {
         let refused = as_a(arguments).arg("--json").output();
         assert_eq!((refused.status, problem(&refused)["code"].as_str()), (4, Some("not_permitted")), "{refused:?}");

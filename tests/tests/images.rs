@@ -108,11 +108,25 @@ fn d04_an_image_with_systemd_boots_to_running_with_sshd_and_docker_under_it() {
     assert_eq!(a.exec(&["systemctl", "is-active", "ssh", "docker"]).ok(), "active\nactive");
     let greeting = a.exec(&["timeout", "10", "bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/22 && head -n 1 <&3"]).ok();
     assert!(greeting.starts_with("SSH-2.0-"), "{greeting}");
+    // The user under his own name, with a key of his home; nobody else with another.
+    let ssh = |name: &str, words: &[&str]| {
+        let options =
+            ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "BatchMode=yes"];
+        let key = user.home.join(name);
+        user.run("ssh").arg("-i").arg(key).args(options).arg(a.address()).args(words)
+    };
+    for name in ["key", "other"] {
+        user.run("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(user.home.join(name)).ok();
+    }
+    user.run("sh").args(["-c", "umask 077; mkdir .ssh; cp key.pub .ssh/authorized_keys"]).current_dir(&user.home).ok();
+    assert_eq!(ssh("key", &["echo $USER; id -u; pwd"]).ok(), format!("{}\n0\n{}", user.name, user.home.display()));
+    assert!(ssh("other", &["true"]).output().stderr.contains("Permission denied"));
     // Docker through the user's socket, which leads to systemd's.
     until("docker answers", limit, || a.docker(&["info"]).output().success().then_some(()));
     a.load_busybox();
     assert_eq!(a.docker(&["run", "--rm", "-m", "64m", "--pids-limit", "20", BUSYBOX, "echo", "under systemd"]).ok(), "under systemd");
     assert_eq!(a.docker(&["info", "--format", "{{.Driver}}"]).ok(), "overlay2");
+    assert_eq!(ssh("key", &["docker", "run", "--rm", BUSYBOX, "echo", "by", "ssh"]).ok(), "by ssh");
     // The image is as it was: what does not fit a berth is masked in /run.
     assert_eq!(a.exec(&["readlink", "/run/systemd/system/sys-kernel-debug.mount"]).ok(), "/dev/null");
     a.stop().limit(limit).ok();

@@ -20,6 +20,7 @@ mod channel;
 mod console;
 mod cover;
 mod engine;
+mod nested;
 mod readiness;
 mod run_dir;
 mod supervisor;
@@ -42,6 +43,9 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         };
+    }
+    if nested::is_asked_for() {
+        return nested::run();
     }
     // Killing "everything" is part of stopping: outside a pid namespace of its own this program would end the machine.
     if !rustix::process::getpid().is_init() {

@@ -32,6 +32,7 @@
 //! | `GET /archives/{name}` | [`Archive`], 404 `archive_not_found` |
 //! | `DELETE /archives/{name}` | 204; also when there is none |
 //! | `GET /doctor` | `Vec<`[`Check`]`>` |
+//! | `POST /doctor` with [`DeepCheck`] | `Vec<`[`Check`]`>`: a container in a throw-away berth, which is gone when this answers |
 //!
 //! Errors are [`Problem`] with a 4xx or 5xx status.
 
@@ -55,8 +56,9 @@ pub use policy::{
     Cidr, Egress, HomeAccess, HostPort, Idle, InvalidEgress, OpenTo, Policy, Ports, PublishedPort, Restart, SharedPath, Sleep,
 };
 pub use types::{
-    Asked, BerthId, BerthStatus, BerthUsage, BuildRequest, Check, CheckLevel, Condition, DiskUsage, Ensure, ExecRequest, HostUser,
-    ImageInfo, ImageProgress, IoUsage, Member, NetworkUsage, NodeInfo, Pressure, Problem, Rebuild, Stall, State, Usage, Waits, Wanted,
+    Asked, BerthId, BerthStatus, BerthUsage, BuildRequest, Check, CheckLevel, Condition, DeepCheck, DiskUsage, Ensure, ExecRequest,
+    HostUser, ImageInfo, ImageProgress, IoUsage, Member, NetworkUsage, NodeInfo, Pressure, Problem, Rebuild, Stall, State, Usage, Waits,
+    Wanted,
 };
 
 /// Version of this protocol; the node reports it in [`NodeInfo`].

@@ -344,6 +344,14 @@ pub struct Check {
     pub fix: Option<String>,
 }
 
+/// Asks for a throw-away berth with a container in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeepCheck {
+    /// Digest of the berth's image, `sha256:…`.
+    pub image: String,
+}
+
 /// A refusal or failure: stable snake_case `code`, a sentence, and what to do next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{detail}")]

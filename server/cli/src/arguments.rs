@@ -330,7 +330,11 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Backup(crate::commands::BackupCommand),
     /// Check the host and the service; name a fix for what is not well
-    Doctor,
+    Doctor {
+        /// Run a container in a throw-away berth of the default image too (root and administrators)
+        #[arg(long)]
+        deep: bool,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -22,6 +22,12 @@ pub(super) async fn run_doctor(State(api): State<Api>, caller: Caller) -> Result
     Ok(Answer(convert::doctor(api.service.doctor(&caller).await?)))
 }
 
+/// Checks the same, and runs a container in a throw-away berth of the default image; answers when that is taken away again.
+#[utoipa::path(post, path = "/doctor/deep", tag = "host", responses((status = 200, body = Doctor), Failure))]
+pub(super) async fn run_deep_doctor(State(api): State<Api>, caller: Caller) -> Result<Answer<Doctor>, Error> {
+    Ok(Answer(convert::doctor(api.service.deep_doctor(&caller).await?)))
+}
+
 /// Shows a host account.
 #[utoipa::path(get, path = "/users/{name}", tag = "users", params(("name" = String, Path, description = "Name of the host account")),
     responses((status = 200, body = User), Failure))]

@@ -156,6 +156,7 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(archives::restore_berth))
         .routes(routes!(host::show_node))
         .routes(routes!(host::run_doctor))
+        .routes(routes!(host::run_deep_doctor))
         .routes(routes!(host::show_user))
         .routes(routes!(sessions::show_me))
         .routes(routes!(sessions::create_session, sessions::list_sessions, sessions::revoke_sessions))

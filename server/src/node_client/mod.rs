@@ -41,6 +41,8 @@ const ASK: Duration = Duration::from_secs(10);
 const ASK_MANY: Duration = Duration::from_secs(40);
 /// A change; the node answers once the wanted state is reached, a start waits for the inner Docker.
 const ACT: Duration = Duration::from_secs(240);
+/// A throw-away berth; the node gives up on it, and on its removal, before.
+const DEEP: Duration = Duration::from_secs(300);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -241,6 +243,13 @@ impl NodeClient {
 
     pub async fn doctor(&self) -> Result<Vec<Check>, Error> {
         let checks: Vec<wire::Check> = self.send("doctor", Method::GET, "/v1/doctor", None::<&()>, Duration::from_secs(30)).await?;
+        Ok(checks.into_iter().map(Check::from).collect())
+    }
+
+    /// A container in a throw-away berth of this image; the node takes it away again also when nobody waits any more.
+    pub async fn deep_doctor(&self, digest: &str) -> Result<Vec<Check>, Error> {
+        let asked = wire::DeepCheck { image: digest.to_owned() };
+        let checks: Vec<wire::Check> = self.send("deep doctor", Method::POST, "/v1/doctor", Some(&asked), DEEP).await?;
         Ok(checks.into_iter().map(Check::from).collect())
     }
 

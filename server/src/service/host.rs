@@ -4,7 +4,7 @@ use super::{Error, Service, authorise, name, not_found, quota};
 use crate::{
     authz::{self, Operation as Op},
     chain,
-    domain::{Caller, Check, HostUser, NodeInfo, ReconcileReport, UserName},
+    domain::{AuditEntry, Caller, Check, HostUser, Image, NodeInfo, ReconcileReport, Subject, UserName},
     store,
 };
 
@@ -44,6 +44,18 @@ impl Service {
     /// The node's checks, and the server's own.
     pub async fn doctor(&self, caller: &Caller) -> Result<Vec<Check>, Error> {
         authorise(caller, Op::RunDoctor)?;
+        self.examine().await
+    }
+
+    /// The same, and a container in a throw-away berth of the default image.
+    pub async fn deep_doctor(&self, caller: &Caller) -> Result<Vec<Check>, Error> {
+        authorise(caller, Op::RunDeepDoctor)?;
+        let mut checks = self.examine().await?;
+        checks.extend(self.check_container(caller).await?);
+        Ok(checks)
+    }
+
+    async fn examine(&self) -> Result<Vec<Check>, Error> {
         let mut checks = match self.node.doctor().await {
             Ok(checks) => checks,
             Err(error) => vec![Check::failed("node", chain(&error), "start berth-node (systemctl start berth-node) and read its log")],
@@ -104,17 +116,37 @@ impl Service {
         Ok(checks)
     }
 
+    async fn check_container(&self, caller: &Caller) -> Result<Vec<Check>, Error> {
+        const NAME: &str = "deep: berth";
+        let image = match self.default_image().await? {
+            Ok(image) => image,
+            Err(why) => return Ok(vec![Check::failed(NAME, why, "see the lines about the node and the default image")]),
+        };
+        let mut tx = self.store.begin().await?;
+        let details = serde_json::json!({ "digest": image.digest });
+        let entry = AuditEntry { action: Op::RunDeepDoctor.id(), subject: Subject::Image(&image.name), details, operation: None };
+        store::audit::insert(&mut tx, &self.clock, Some(caller), entry).await?;
+        self.store.commit(tx).await?;
+        Ok(match self.node.deep_doctor(&image.digest).await {
+            Ok(checks) => checks,
+            Err(error) => vec![Check::failed(NAME, chain(&error), "see the line about the node, and its log")],
+        })
+    }
+
     async fn check_default_image(&self) -> Result<Check, Error> {
+        Ok(match self.default_image().await? {
+            Ok(image) => Check::ok("default image", format!("{} ({})", image.name, image.digest)),
+            Err(why) => Check::warning("default image", why, "berth image build, or berth image default NAME"),
+        })
+    }
+
+    /// The image of berths that name none, or why there is none, as a sentence.
+    async fn default_image(&self) -> Result<Result<Image, String>, Error> {
         let mut reader = self.store.reader().await?;
         let default = store::settings::get(&mut reader, store::settings::DEFAULT_IMAGE).await?;
         drop(reader);
-        let Ok(images) = self.node.images().await else {
-            return Ok(Check::warning("default image", "the node does not list its images", "see the line about the node"));
-        };
-        Ok(match super::images::resolve(&images, None, default) {
-            Ok(image) => Check::ok("default image", format!("{} ({})", image.name, image.digest)),
-            Err(error) => Check::warning("default image", error.to_string(), "berth image build, or berth image default NAME"),
-        })
+        let Ok(images) = self.node.images().await else { return Ok(Err("the node does not list its images".to_owned())) };
+        Ok(super::images::resolve(&images, None, default).map_err(|error| error.to_string()))
     }
 }
 

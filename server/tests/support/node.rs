@@ -150,7 +150,7 @@ impl FakeNode {
             .route("/v1/images/build", post(build).delete(stop_build))
             .route("/v1/images/import", post(import))
             .route("/v1/images/{digest}", delete(remove_image))
-            .route("/v1/doctor", get(doctor))
+            .route("/v1/doctor", get(doctor).post(deep_doctor))
             .with_state(self.clone());
         *self.life.lock().unwrap() = CancellationToken::new();
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() })
@@ -566,4 +566,10 @@ async fn remove_image(State(node): State<FakeNode>, Segment(digest): Segment<Str
 
 async fn doctor() -> Json<Vec<Check>> {
     Json(vec![Check { name: "kernel".to_owned(), level: CheckLevel::Ok, detail: "6.12".to_owned(), fix: None }])
+}
+
+async fn deep_doctor(State(node): State<FakeNode>, Json(asked): Json<berth_protocol::DeepCheck>) -> Json<Vec<Check>> {
+    let known = node.inner.lock().unwrap().images.iter().any(|image| image.digest == asked.image);
+    let level = if known { CheckLevel::Ok } else { CheckLevel::Failed };
+    Json(vec![Check { name: "deep: container".to_owned(), level, detail: asked.image, fix: None }])
 }

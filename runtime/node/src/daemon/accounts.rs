@@ -32,7 +32,7 @@ pub(crate) async fn ask(node: &Node, known: &[&str]) -> Result<Vec<Account>, Ref
     }
     let _one = node.asking.lock().await;
     let questions: Vec<Question> = node
-        .all()
+        .of_users()
         .iter()
         .map(|berth| Question { name: berth.status.borrow().user.clone(), uid: Some(berth.uid) })
         .chain(known.iter().map(|name| Question { name: (*name).to_owned(), uid: None }))

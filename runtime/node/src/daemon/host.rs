@@ -78,7 +78,8 @@ impl Remains {
             link: Some((record.link.clone(), record.address)),
             egress: egress(&record.policy.egress),
             source_ports: record.block(),
-            unused: record.phase == Phase::Creating,
+            // Of a throw-away berth nothing on the host could be written to, and nothing of it runs.
+            unused: record.phase == Phase::Creating || record.throw_away(),
             give_back: (!record.writable.is_empty()).then(|| GiveBack {
                 uid: record.uid,
                 gid: record.gid,

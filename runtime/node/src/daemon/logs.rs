@@ -25,7 +25,7 @@ pub(crate) struct Console {
 
 impl Console {
     /// The last `tail` lines (all: `None`), and where the current file ended. Blocking.
-    fn read(&self, tail: Option<usize>) -> io::Result<(Vec<u8>, u64)> {
+    pub(crate) fn read(&self, tail: Option<usize>) -> io::Result<(Vec<u8>, u64)> {
         let mut text = Vec::new();
         if let Ok(older) = File::open(&self.older) {
             older.take(MOST).read_to_end(&mut text)?;

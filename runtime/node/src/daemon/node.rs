@@ -19,7 +19,7 @@ use super::{
     berth::{self, Berth, Origin, READY_DEADLINE, Request, Unmet},
     host::{Host, Remains, now_ms},
     nss::Accounts,
-    record::{Corrupt, Intent, Phase, Record, VERSION},
+    record::{Corrupt, DOCTOR, Intent, Phase, Record, VERSION},
     refusal::Refusal,
 };
 
@@ -50,6 +50,8 @@ pub(crate) struct Node {
     pub(crate) archiving: Arc<Semaphore>,
     /// One question about all accounts at a time.
     pub(crate) asking: tokio::sync::Mutex<()>,
+    /// One throw-away berth at a time.
+    pub(crate) doctor: tokio::sync::Mutex<()>,
     registry: Mutex<Registry>,
     news: broadcast::Sender<BerthStatus>,
 }
@@ -77,6 +79,7 @@ impl Node {
             images: super::images::Work::default(),
             archiving: Arc::new(Semaphore::new(super::archives::AT_ONCE)),
             asking: tokio::sync::Mutex::default(),
+            doctor: tokio::sync::Mutex::default(),
             registry: Mutex::new(Registry { berths: BTreeMap::new(), corrupt }),
             news: broadcast::channel(NEWS).0,
         })
@@ -100,6 +103,11 @@ impl Node {
 
     pub(crate) fn all(&self) -> Vec<Arc<Berth>> {
         self.registry().berths.values().map(Arc::clone).collect()
+    }
+
+    /// Those that a server knows of: all but the doctor's.
+    pub(crate) fn of_users(&self) -> Vec<Arc<Berth>> {
+        self.registry().berths.iter().filter(|(user, _)| *user != DOCTOR).map(|(_, berth)| Arc::clone(berth)).collect()
     }
 
     pub(crate) fn corrupt(&self) -> Vec<Corrupt> {
@@ -133,15 +141,14 @@ impl Node {
 
     /// Every berth as it was last told, corrupt ones included.
     pub(crate) fn statuses(&self) -> Vec<BerthStatus> {
-        let registry = self.registry();
-        let mut all: Vec<BerthStatus> = registry.berths.values().map(|b| b.status.borrow().clone()).collect();
-        all.extend(registry.corrupt.iter().filter_map(|c| self.corrupt_status(c)));
+        let mut all: Vec<BerthStatus> = self.of_users().iter().map(|b| b.status.borrow().clone()).collect();
+        all.extend(self.corrupt().iter().filter_map(|c| self.corrupt_status(c)));
         all
     }
 
     /// Every berth with its use of the host. Blocking.
     pub(crate) fn statuses_with_usage(&self) -> Vec<BerthStatus> {
-        let mut all: Vec<BerthStatus> = self.all().iter().map(|b| b.status_with_usage()).collect();
+        let mut all: Vec<BerthStatus> = self.of_users().iter().map(|b| b.status_with_usage()).collect();
         all.extend(self.corrupt().iter().filter_map(|c| self.corrupt_status(c)));
         all
     }
@@ -226,6 +233,13 @@ impl Node {
         let _tied = self.images.tying.read().await;
         self.validate_new(user, ensure).await?;
         Ok((self.admit_new(&account, ensure)?, account))
+    }
+
+    /// The same of the doctor, whom no name service knows.
+    pub(crate) async fn place_throw_away(self: &Arc<Self>, account: &HostUser, ensure: &Ensure) -> Result<Arc<Berth>, Refusal> {
+        let _tied = self.images.tying.read().await;
+        self.validate_new(&account.name, ensure).await?;
+        self.admit_new(account, ensure)
     }
 
     /// Asks nobody but the berth: an account that vanished or a directory that is out keeps nobody from barring it.
@@ -431,7 +445,7 @@ fn valid(ensure: &Ensure) -> Result<(), Refusal> {
 }
 
 /// Waits until the inner Docker answers, or it is known that it does not; the berth runs either way.
-async fn until_ready(berth: &Berth, status: BerthStatus) -> BerthStatus {
+pub(crate) async fn until_ready(berth: &Berth, status: BerthStatus) -> BerthStatus {
     let mut watch = berth.status.clone();
     let settled = |s: &BerthStatus| {
         s.docker_ready || !matches!(s.state, State::Running | State::Starting) || s.conditions.iter().any(|c| c.kind == "DockerNotReady")

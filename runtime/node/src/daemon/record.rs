@@ -27,6 +27,9 @@ use super::share::NotShared;
 /// Version of the file format.
 pub(crate) const VERSION: u32 = 1;
 
+/// Whose berth the doctor's throw-away one is: no account can have this name ([`super::nss::valid_name`]).
+pub(crate) const DOCTOR: &str = "@doctor";
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Record {
@@ -87,6 +90,11 @@ pub(crate) struct Record {
 }
 
 impl Record {
+    /// Nobody's: it is taken away by whatever node finds it.
+    pub(crate) fn throw_away(&self) -> bool {
+        self.user == DOCTOR
+    }
+
     /// The same once what was begun to be rebuilt is.
     pub(crate) fn rebuilt(&self) -> Self {
         let at = self.rebuild.map(|rebuild| rebuild.at);
@@ -249,7 +257,7 @@ fn read(file: &Path) -> std::result::Result<Record, Box<Corrupt>> {
     parse(&bytes, id).map_err(|reason| {
         let text = String::from_utf8_lossy(&bytes);
         let number = |key| salvage(&text, key).and_then(|n| n.parse().ok());
-        let user = salvage(&text, "user").filter(|u| super::nss::valid_name(u)).map(str::to_owned);
+        let user = salvage(&text, "user").filter(|u| known_name(u)).map(str::to_owned);
         let image = salvage(&text, "image").map(str::to_owned);
         let (uid, index, source_ports) = (number("uid"), number("index"), salvage_ports(&text));
         Box::new(Corrupt { file: file.into(), id, user, uid, index, source_ports, image, reason })
@@ -264,13 +272,17 @@ fn parse(bytes: &[u8], id: Option<BerthId>) -> std::result::Result<Record, Strin
     if Some(record.id) != id {
         return Err(format!("it is the record of {}, under another's name", record.id));
     }
-    if !super::nss::valid_name(&record.user) || record.uid == 0 {
+    if !known_name(&record.user) || record.uid == 0 {
         return Err(format!("its user {:?} with uid {} cannot have a berth", record.user, record.uid));
     }
     if record.phase != Phase::Creating && record.id_base < berth_runtime::idmap::COUNT {
         return Err(format!("its id range begins at {}", record.id_base));
     }
     Ok(record)
+}
+
+fn known_name(user: &str) -> bool {
+    super::nss::valid_name(user) || user == DOCTOR
 }
 
 /// The value after `"key":` in what may be only part of a JSON text, quotes taken off.

@@ -31,6 +31,8 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// How long a request without a body stream may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// Longer than the server waits for its node.
+const DEEP: Duration = Duration::from_secs(400);
 /// Largest answer that is not a stream.
 pub(crate) const MAX_ANSWER: usize = 64 << 20;
 
@@ -375,6 +377,12 @@ impl Client {
 
     pub async fn doctor(&self) -> Result<Doctor, Error> {
         self.get("/doctor").await
+    }
+
+    /// Takes seconds; minutes where something hangs.
+    pub async fn deep_doctor(&self) -> Result<Doctor, Error> {
+        let bytes = self.answer(Method::POST, "/doctor/deep", None, DEEP).await?;
+        decode(Method::POST, "/doctor/deep", &bytes)
     }
 
     pub async fn user(&self, name: &str) -> Result<User, Error> {

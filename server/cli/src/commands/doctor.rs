@@ -8,8 +8,11 @@ use crate::{
     output::{self, Rows, printable},
 };
 
-pub(super) async fn doctor(context: &Context) -> Outcome {
-    let report = context.client.doctor().await?;
+pub(super) async fn doctor(context: &Context, deep: bool) -> Outcome {
+    let report = match deep {
+        true => context.client.deep_doctor().await?,
+        false => context.client.doctor().await?,
+    };
     let code = if report.healthy { 0 } else { 1 };
     if context.json {
         output::json(&report)?;

@@ -158,7 +158,7 @@ async fn carry_out(context: &Context, command: Command) -> Outcome {
         Command::Session(command) => token::sessions(context, command).await,
         Command::Webui => token::webui(context).await,
         Command::Backup(command) => backup::run(context, command),
-        Command::Doctor => doctor::doctor(context).await,
+        Command::Doctor { deep } => doctor::doctor(context, deep).await,
     }
 }
 

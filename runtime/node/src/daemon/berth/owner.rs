@@ -230,6 +230,11 @@ impl Owner {
                 }
             };
             match happened {
+                Happened::Stop | Happened::HostGoesDown if self.record.throw_away() => {
+                    // What is not gone in time is taken away by the next node.
+                    let _ = self.delete().await;
+                    return;
+                }
                 Happened::Stop | Happened::Request(None) => return,
                 Happened::HostGoesDown => return self.go_down().await,
                 Happened::Return(place) => self.returns(place).await,
@@ -274,7 +279,7 @@ impl Owner {
             shown.clone_from(&status);
             true
         });
-        if first && !matches!(self.life, Life::Gone) {
+        if first && !matches!(self.life, Life::Gone) && !self.record.throw_away() {
             self.node.tell(status);
         }
     }

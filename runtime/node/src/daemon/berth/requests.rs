@@ -183,7 +183,7 @@ impl Owner {
         }
     }
 
-    async fn delete(&mut self) -> Result<(), Unmet> {
+    pub(super) async fn delete(&mut self) -> Result<(), Unmet> {
         if matches!(self.life, Life::New) {
             self.life = Life::Gone;
         }

@@ -31,6 +31,10 @@ impl Owner {
                 // What stays is a condition.
                 let _ = self.take_away().await;
             }
+            Phase::Present if self.record.throw_away() => {
+                tracing::info!("taking away the berth of a doctor who is gone");
+                let _ = self.take_away().await;
+            }
             Phase::Present => match self.adopt().await {
                 Ok((running, suspended)) => {
                     tracing::info!(user = self.record.user, pid = running.pid, "taken up again");

@@ -1,5 +1,6 @@
 //! `berth doctor`: each thing that berths need of this host is tried, and what is not as it should be comes with its cure.
 
+pub(crate) mod deep;
 mod disks;
 mod ids;
 mod kernel;

@@ -40,7 +40,7 @@ pub(super) async fn usage(
 ) -> Result<Json<Vec<BerthUsage>>, Refusal> {
     let berths = match &user {
         Some(user) => vec![existing(&node, user)?],
-        None => node.all(),
+        None => node.of_users(),
     };
     blocking(move || berths.iter().filter_map(|berth| berth.usage_now()).collect()).await.map(Json)
 }

@@ -1,9 +1,10 @@
 use std::sync::Arc;
 
-use axum::{Json, extract::State};
-use berth_protocol::{Account, Asked, Check, HostUser, Member, NodeInfo, VERSION};
+use axum::{Json, extract::State, http::StatusCode};
+use berth_protocol::{Account, Asked, Check, DeepCheck, HostUser, Member, NodeInfo, VERSION};
 
 use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     blocking,
@@ -56,4 +57,18 @@ pub(super) async fn users(State(node): State<Arc<Node>>, extract::Json(asked): e
 
 pub(super) async fn doctor(State(node): State<Arc<Node>>) -> Result<Json<Vec<Check>>, Refusal> {
     blocking(move || doctor::examine(&node)).await.map(Json)
+}
+
+/// Goes on without its client only to take away what it made.
+pub(super) async fn deep_doctor(
+    State(node): State<Arc<Node>>,
+    extract::Json(DeepCheck { image }): extract::Json<DeepCheck>,
+) -> Result<Json<Vec<Check>>, Refusal> {
+    let gone = CancellationToken::new();
+    let work = node.owners.spawn(doctor::deep::examine(Arc::clone(&node), image, gone.clone()));
+    let _gone = gone.drop_guard();
+    work.await.map(Json).map_err(|error| {
+        tracing::error!(%error, "the deep check ended");
+        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the node failed; its log says more")
+    })
 }

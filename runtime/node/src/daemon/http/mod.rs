@@ -39,7 +39,7 @@ pub(crate) const MAX_BODY: usize = 256 * 1024;
 pub(crate) fn router(node: Arc<Node>) -> Router {
     Router::new()
         .route("/v1/node", get(host::info))
-        .route("/v1/doctor", get(host::doctor))
+        .route("/v1/doctor", get(host::doctor).post(host::deep_doctor))
         .route("/v1/users", post(host::users))
         .route("/v1/users/{name}", get(host::user))
         .route("/v1/accounts", get(host::accounts))
