@@ -282,6 +282,6 @@ mod tests {
         let refused = obeyed("get /nothing 0").unwrap_err().to_string();
         assert!(refused.contains("404"), "{refused}");
         assert!(obeyed("up sideways 1").is_err() && obeyed("dance").is_err());
-        std::fs::remove_file(path).unwrap();
+        fs::remove_file(path).unwrap();
     }
 }

@@ -62,8 +62,12 @@ pub fn run(settings: Settings) -> Report {
         lists.push_one(began.elapsed());
     }
     assert!(all_frozen(&host), "a berth woke while it was to sleep");
-    let mut resident = Samples::default();
-    resident.push(shims.iter().map(|&shim| process::memory_kib(shim, "VmRSS") as u64).collect());
+    let of_shims = |field: &str| {
+        let mut samples = Samples::default();
+        samples.push(shims.iter().map(|&shim| process::memory_kib(shim, field) as u64).collect());
+        samples
+    };
+    let (resident, own) = (of_shims("VmRSS"), of_shims("RssAnon"));
     progress.say("taking the memory of all");
     for berth in &berths {
         asleep::reclaim(berth);
@@ -73,7 +77,7 @@ pub fn run(settings: Settings) -> Report {
     let found = Found {
         count,
         memory: [asleep, reclaimed],
-        shim: [resident.p50(), resident.percentile(100.0)],
+        shim: [own.p50(), resident.p50(), resident.percentile(100.0)],
         node: process::memory_kib(host.node_pid(), "VmRSS"),
         server: process::memory_kib(host.server_pid(), "VmRSS"),
         cpu,
@@ -109,8 +113,8 @@ struct Found {
     count: usize,
     /// Asleep, and when their memory was taken.
     memory: [Memory; 2],
-    /// Typical, and the largest.
-    shim: [f64; 2],
+    /// What is a typical one's alone, all of it, and all of the largest.
+    shim: [f64; 3],
     node: f64,
     server: f64,
     cpu: f64,
@@ -121,12 +125,13 @@ impl Found {
     fn table(&self) -> Table {
         let memory = |name: &str, kib: f64, targets: Vec<Target>| Row::new(name, vec![Some(kib), None, None], targets);
         let [asleep, reclaimed] = self.memory;
-        let [typical, largest] = self.shim;
+        let [own, typical, largest] = self.shim;
         let rows = vec![
             memory("a berth, of the host's memory", asleep.host, vec![]),
             memory("a berth, charged to it", asleep.charged, vec![]),
             memory("reclaimed, of the host's memory", reclaimed.host, vec![]),
             memory("reclaimed, charged to it", reclaimed.charged, vec![]),
+            memory("shim, its own pages", own, vec![]),
             memory("shim, typical", typical, vec![]),
             memory("shim, the largest", largest, vec![Target::at_most("resident", largest, SHIM, "4 MiB")]),
             memory("node", self.node, vec![Target::at_most("resident", self.node, NODE, "40 MiB")]),
@@ -166,7 +171,8 @@ mod tests {
     #[test]
     fn every_target_can_be_missed() {
         let memory = [Memory { host: 1.0, charged: 1.0 }; 2];
-        let found = |shim: f64, node: f64, cpu: f64, list: f64| Found { count: 9, memory, shim: [1.0, shim], node, server: 1.0, cpu, list };
+        let found =
+            |shim: f64, node: f64, cpu: f64, list: f64| Found { count: 9, memory, shim: [1.0, 1.0, shim], node, server: 1.0, cpu, list };
         let met = |found: &Found| found.table().rows.iter().flat_map(|row| row.targets.clone()).map(|t| t.met).collect::<Vec<_>>();
         assert_eq!(met(&found(SHIM, NODE, CPU, LIST)), [true; 4]);
         assert_eq!(met(&found(SHIM + 1.0, NODE + 1.0, CPU + 0.1, LIST + 1.0)), [false; 4]);

@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use super::rootfs::{self, ID_COUNT};
+use super::{
+    compare::had,
+    rootfs::{self, ID_COUNT},
+};
 use crate::{Berth, Host, Run, until};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -107,7 +110,7 @@ impl Lxc {
 impl Drop for Lxc {
     fn drop(&mut self) {
         // It may be stopped already, which is an error to LXC.
-        let _ = self.tool("lxc-stop").arg("-k").output_within();
+        let _ = had(|| self.tool("lxc-stop").arg("-k").output_within());
         for group in pivots().into_iter().filter(|group| !self.pivots.contains(group)) {
             // Stays while another container needs it.
             let _ = fs::remove_dir(group);

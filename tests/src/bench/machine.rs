@@ -11,7 +11,7 @@ pub fn describe() -> String {
     let (cpus, memory) = (text("/proc/cpuinfo"), text("/proc/meminfo"));
     let gib = value(&memory, "MemTotal").and_then(|v| v.split(' ').next()?.parse::<f64>().ok()).unwrap_or(0.0) / f64::from(1 << 20);
     let root = programs::root();
-    let file_system = Run::new("stat").args(["-f", "-c", "%T"]).arg(root.parent().unwrap_or(&root)).ok();
+    let file_system = Run::new("findmnt").args(["-no", "FSTYPE", "-T"]).arg(root.parent().unwrap_or(&root)).ok();
     let date = Run::new("date").args(["-u", "+%Y-%m-%d"]).ok();
     format!(
         "Measured on {date}: {}, {} cores, {gib:.0} GiB, Linux {}, {file_system}.",

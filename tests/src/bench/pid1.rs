@@ -7,30 +7,39 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Berth, Host, Running};
+use crate::{Berth, Host, Run, Running};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_micros(300);
+/// A command that ended so long ago has started nothing.
+const GRACE: Duration = Duration::from_secs(1);
 
-/// From now, at which `request` is made, to the first look at which a process of `groups` executes what `is_init` knows.
+/// From the start of a command to the first look at which a process of `groups` executes what `is_init` knows. The command has ended well
+/// when this returns.
 #[track_caller]
-pub(super) fn time<T: Send>(
-    request: impl FnOnce() -> T + Send,
+pub(super) fn time(command: Run, groups: impl Fn() -> Vec<PathBuf>, is_init: impl Fn(&str) -> bool) -> Duration {
+    let began = Instant::now();
+    let mut running = command.spawn();
+    let mut ended = None;
+    let time = watch(began, groups, is_init, || !running.alive() && ended.get_or_insert_with(Instant::now).elapsed() > GRACE);
+    finish(running);
+    time.unwrap_or_else(|| panic!("no PID 1 runs"))
+}
+
+/// `None` when none runs after [`PATIENCE`], or when it has become hopeless.
+fn watch(
+    began: Instant,
     groups: impl Fn() -> Vec<PathBuf>,
     is_init: impl Fn(&str) -> bool,
-) -> (Duration, T) {
-    thread::scope(|scope| {
-        let began = Instant::now();
-        let requested = scope.spawn(request);
-        loop {
-            if groups().iter().any(|group| runs(group, &is_init)) {
-                let time = began.elapsed();
-                return (time, requested.join().expect("the request"));
-            }
-            assert!(began.elapsed() < PATIENCE, "no PID 1 runs within {} s", PATIENCE.as_secs());
-            thread::sleep(LOOK);
+    mut hopeless: impl FnMut() -> bool,
+) -> Option<Duration> {
+    while began.elapsed() < PATIENCE && !hopeless() {
+        if groups().iter().any(|group| runs(group, &is_init)) {
+            return Some(began.elapsed());
         }
-    })
+        thread::sleep(LOOK);
+    }
+    None
 }
 
 /// Executed from a sealed memfd, berth-init has no name of its own in `comm`.
@@ -76,8 +85,13 @@ impl<'b, 'h> ByNode<'b, 'h> {
         self.stop();
         let host = self.berth.host;
         let path = format!("/v1/berths/{}", self.berth.name());
-        let (time, answer) = time(|| host.node_api("PUT", &path, Some(&self.body)), || payloads(host), is_berth_init);
+        let (time, answer) = thread::scope(|scope| {
+            let began = Instant::now();
+            let requested = scope.spawn(|| host.node_api("PUT", &path, Some(&self.body)));
+            (watch(began, || payloads(host), is_berth_init, || false), requested.join().expect("ask the node"))
+        });
         assert_eq!(answer.status, 200, "{answer:?}");
+        let time = time.unwrap_or_else(|| panic!("no PID 1 runs: {answer:?}"));
         self.berth.await_docker();
         self.stop();
         time

@@ -7,7 +7,10 @@ use std::{
 
 use serde_json::json;
 
-use super::rootfs::{self, Daemons, ID_COUNT};
+use super::{
+    compare::had,
+    rootfs::{self, Daemons, ID_COUNT},
+};
 use crate::{Host, Run};
 
 const NAME: &str = "bench";
@@ -61,7 +64,7 @@ impl<'h> Runc<'h> {
 impl Drop for Runc<'_> {
     fn drop(&mut self) {
         // It may be gone already, which is no error with --force.
-        let _ = self.tool("delete").args(["--force", NAME]).output_within();
+        let _ = had(|| self.tool("delete").args(["--force", NAME]).output_within());
         for group in Self::groups(self.host) {
             let _ = fs::remove_dir(group);
         }

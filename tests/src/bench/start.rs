@@ -44,8 +44,7 @@ fn existing(host: &Host, berth: &Berth<'_>, lxc: &Result<Lxc, String>, runc: &Re
     let by_node = ByNode::new(berth);
     let own = Own { name: "Berth", limits: vec![Limit::AtMost(1.0); 2], measure: Box::new(|| nanoseconds(by_node.start())) };
     let runc = Peer::new("runc with a user namespace", "× runc", runc, move |runc| {
-        let (time, running) = pid1::time(|| runc.start().spawn(), || Runc::groups(host), pid1::is_shell);
-        pid1::finish(running);
+        let time = pid1::time(runc.start(), || Runc::groups(host), pid1::is_shell);
         runc.kill();
         nanoseconds(time)
     });
@@ -68,8 +67,7 @@ pub fn run_assign(settings: Settings) -> Report {
     let assign = || {
         number += 1;
         let user = host.user(&format!("n{number}"));
-        let (time, running) = pid1::time(|| host.assign_command(&user, &[]).spawn(), || pid1::payloads(&host), pid1::is_berth_init);
-        pid1::finish(running);
+        let time = pid1::time(host.assign_command(&user, &[]), || pid1::payloads(&host), pid1::is_berth_init);
         let berth = host.berth_of(&user);
         berth.await_docker();
         berth.delete().ok();
@@ -84,8 +82,7 @@ pub fn run_assign(settings: Settings) -> Report {
 
 fn lxc_peer(lxc: &Result<Lxc, String>) -> Peer<'_> {
     Peer::new("LXC", "× LXC", lxc, |lxc| {
-        let (time, running) = pid1::time(|| lxc.start().spawn(), Lxc::groups, pid1::is_shell);
-        pid1::finish(running);
+        let time = pid1::time(lxc.start(), Lxc::groups, pid1::is_shell);
         lxc.kill();
         nanoseconds(time)
     })

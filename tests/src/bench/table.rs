@@ -244,7 +244,7 @@ mod tests {
         let mut report = report(1.15);
         report.tables[0].rows.push(Row::absent("socat", "not installed"));
         assert!(report.met());
-        assert!(report.to_string().contains("\nsocat         -      -  not here: not installed\n"), "{report}");
+        assert!(report.to_string().contains("\nsocat          -      -  not here: not installed\n"), "{report}");
         assert_eq!(report.json()["tables"][0]["rows"][2]["absent"], "not installed");
     }
 

@@ -5,8 +5,10 @@ use std::{env, process::ExitCode};
 
 use berth_tests::bench::{self, Report, Settings};
 
-/// Name and function of each bench.
-const BENCHES: [(&str, fn(Settings) -> Report); 13] = [
+type Bench = (&'static str, fn(Settings) -> Report);
+
+/// Name and function of each.
+const BENCHES: [Bench; 13] = [
     ("api", bench::api::run),
     ("assign", bench::start::run_assign),
     ("density", bench::density::run),
