@@ -212,12 +212,18 @@ impl<'h> Berth<'h> {
         if self.docker(&["image", "inspect", "--format", "{{.Id}}", BUSYBOX]).output().success() {
             return;
         }
-        let tar = self.host.cache.as_ref().expect("the instance has images").busybox();
-        let bytes = fs::read(tar).expect("read busybox.tar");
-        let signal = self.docker(&["import", "--change", "STOPSIGNAL SIGKILL", "-", BUSYBOX]).input(bytes.clone()).output();
+        self.import(&self.host.cache.as_ref().expect("the instance has images").busybox(), BUSYBOX);
+    }
+
+    /// An inner image from a tar of its root, whose containers are killed when they are to stop.
+    #[track_caller]
+    pub fn import(&self, tar: &std::path::Path, name: &str) {
+        let bytes = fs::read(tar).unwrap_or_else(|e| panic!("{}: {e}", tar.display()));
+        let limit = Duration::from_secs(120);
+        let signal = self.docker(&["import", "--change", "STOPSIGNAL SIGKILL", "-", name]).input(bytes.clone()).limit(limit).output();
         if !signal.success() {
             // Old engines (20.10) know no such change: their containers are waited for.
-            self.docker(&["import", "-", BUSYBOX]).input(bytes).ok();
+            self.docker(&["import", "-", name]).input(bytes).limit(limit).ok();
         }
     }
 

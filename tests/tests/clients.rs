@@ -27,17 +27,12 @@ fn write(berth: &Berth<'_>, name: &str, text: &str) -> String {
     path.to_string_lossy().into_owned()
 }
 
-fn import(berth: &Berth<'_>, tar: &Path, name: &str) {
-    let bytes = fs::read(tar).expect("read the tar");
-    berth.docker(&["import", "--change", "STOPSIGNAL SIGKILL", "-", name]).input(bytes).limit(BUILD).ok();
-}
-
 #[test]
 fn x04_four_builds_at_once_have_their_secrets_and_the_agents_key() {
     let host = Host::start();
     let a = host.new_berth("a");
     let tar = tree::tar(&host, "tools", &[(Path::new("/usr/bin/ssh-add"), "/bin/ssh-add")], &[]);
-    import(&a, &tar, "tools");
+    a.import(&tar, "tools");
     let key = a.user.home.join("key");
     a.user.run("ssh-keygen").args(["-q", "-t", "ed25519", "-C", "of-the-agent", "-N", "", "-f"]).arg(&key).ok();
     let agent_socket = a.user.home.join("agent.sock");
@@ -234,7 +229,7 @@ fn d02_images_are_pushed_to_a_registry_and_pulled_again() {
     let a = ready(&host, "a");
     let config = "version: 0.1\nstorage: { filesystem: { rootdirectory: /data } }\nhttp: { addr: ':5000' }\n";
     let tar = tree::tar(&host, "registry", &[(Path::new("/usr/bin/docker-registry"), "/bin/registry")], &[("/config.yml", config)]);
-    import(&a, &tar, "registry");
+    a.import(&tar, "registry");
     a.docker(&["run", "-d", "--name", "registry", "-p", "5000:5000", "registry", "/bin/registry", "serve", "/config.yml"]).ok();
     let build = "FROM busybox\nRUN head -c 30000000 /dev/urandom > /r && md5sum < /r > /sum\n";
     a.docker(&["build", "-q", "-t", "localhost:5000/team/app:1", "-"]).env("DOCKER_BUILDKIT", "0").input(build).limit(BUILD).ok();
@@ -271,7 +266,7 @@ fn x12_two_jobs_of_a_runner_check_out_build_run_and_remove_at_once() {
         (Path::new("/usr/bin/git"), "/bin/git-upload-pack"),
     ];
     let tar = tree::tar(&host, "runner", &files, &[]);
-    import(&a, &tar, "runner");
+    a.import(&tar, "runner");
     // The project, as a bare repository in a volume.
     let repository = a.user.home.join("project.git");
     let make = "set -e; git init -q work; cd work; printf 'FROM busybox\\nCOPY word /word\\nCMD [\"cat\", \"/word\"]\\n' > Dockerfile; echo checked-out > word; \

@@ -1,7 +1,7 @@
 //! What the API does: authorise, validate, write the intent in one transaction with its audit row and operation, wake the reconciler.
 //!
 //! The service reads from the node (accounts, images, console, doctor) and passes exec streams through; it never asks the node to change
-//! anything: that is the reconciler's.
+//! anything: that is the reconciler's. The berth of a deep check is no change: it is gone when the node answers, and nobody's intent.
 
 mod accounts;
 mod administrators;
