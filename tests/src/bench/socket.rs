@@ -89,7 +89,7 @@ pub fn run(settings: Settings) -> Report {
         tables.push(flow_table(title, &flows, bytes));
     };
     berth.load_busybox();
-    berth.docker(&["create", "--name", "bench", BUSYBOX]).ok();
+    berth.docker(&["create", "--name", "bench", BUSYBOX, "sleep", "1000"]).ok();
     flow("2 GiB up, docker cp into a container".into(), "put");
     flow("2 GiB down, docker cp out of a container".into(), "fetch");
     berth.docker(&["rm", "bench"]).ok();

@@ -35,7 +35,6 @@ mod sleep;
 mod state;
 mod tap;
 mod usage;
-mod vigil;
 mod visitor;
 
 pub(crate) use answer::Answer;
@@ -285,8 +284,6 @@ impl Berth {
 
         let watched = Arc::clone(&sleeper);
         tokio::spawn(async move { watched.watch_over().await });
-        let awake = Arc::clone(&state);
-        tokio::spawn(async move { awake.vigil.keep().await });
         tokio::spawn(life::serve_signals(started.pid, Arc::clone(&state)));
         let status = life::until_the_end(Init { pid: started.pid, pidfd: started.pidfd }, &state, &sleeper).await?;
 

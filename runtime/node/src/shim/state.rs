@@ -12,7 +12,7 @@ use tokio::{
 
 use berth_protocol::PublishedPort;
 
-use super::{ports::Board, usage::Usage, vigil::Vigil};
+use super::{ports::Board, usage::Usage};
 use crate::link::Event;
 
 /// Events that a node connection may be behind before it is dropped.
@@ -47,7 +47,6 @@ pub(crate) struct State {
     pub(crate) usage: Usage,
     pub(crate) containers: watch::Sender<Containers>,
     pub(crate) ports: Board,
-    pub(crate) vigil: Vigil,
     engine: watch::Sender<Engine>,
     /// When PID 1 is killed; `None` while nobody wants a stop.
     stop: watch::Sender<Option<Instant>>,
@@ -64,7 +63,6 @@ impl State {
             usage: Usage::new(),
             containers: watch::Sender::default(),
             ports: Board::default(),
-            vigil: Vigil::new(),
             engine: watch::Sender::new(Engine::Starting),
             stop: watch::Sender::new(None),
             events: broadcast::Sender::new(BACKLOG),

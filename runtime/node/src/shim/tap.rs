@@ -135,7 +135,6 @@ impl Beside for Tap<'_> {
             Direction::Up => conversation.sent(bytes, now()),
             Direction::Down => conversation.received(bytes, now(), |call| calls.record(caller, call)),
         }
-        self.state.vigil.carried(bytes.len());
         self.keep_awake();
     }
 
