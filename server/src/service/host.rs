@@ -120,7 +120,7 @@ impl Service {
         const NAME: &str = "deep: berth";
         let image = match self.default_image().await? {
             Ok(image) => image,
-            Err(why) => return Ok(vec![Check::failed(NAME, why, "see the lines about the node and the default image")]),
+            Err((why, _)) => return Ok(vec![Check::failed(NAME, why, "see the lines about the node and the default image")]),
         };
         let mut tx = self.store.begin().await?;
         let details = serde_json::json!({ "digest": image.digest });
@@ -136,17 +136,20 @@ impl Service {
     async fn check_default_image(&self) -> Result<Check, Error> {
         Ok(match self.default_image().await? {
             Ok(image) => Check::ok("default image", format!("{} ({})", image.name, image.digest)),
-            Err(why) => Check::warning("default image", why, "berth image build, or berth image default NAME"),
+            Err((why, fix)) => Check::warning("default image", why, fix),
         })
     }
 
-    /// The image of berths that name none, or why there is none, as a sentence.
-    async fn default_image(&self) -> Result<Result<Image, String>, Error> {
+    /// The image of berths that name none, or why there is none, and what to do.
+    async fn default_image(&self) -> Result<Result<Image, (String, &'static str)>, Error> {
         let mut reader = self.store.reader().await?;
         let default = store::settings::get(&mut reader, store::settings::DEFAULT_IMAGE).await?;
         drop(reader);
-        let Ok(images) = self.node.images().await else { return Ok(Err("the node does not list its images".to_owned())) };
-        Ok(super::images::resolve(&images, None, default).map_err(|error| error.to_string()))
+        let Ok(images) = self.node.images().await else {
+            return Ok(Err(("the node does not list its images".to_owned(), "see the line about the node")));
+        };
+        let fix = "berth image build, or berth image default NAME";
+        Ok(super::images::resolve(&images, None, default).map_err(|error| (error.to_string(), fix)))
     }
 }
 
