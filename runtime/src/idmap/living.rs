@@ -20,12 +20,20 @@ fn living_in(proc: &Path, first: u32, last: u32) -> Result<BTreeMap<u32, u32>> {
         // A process that ends meanwhile has no ids any more.
         for thread in fs::read_dir(process.path().join("task")).into_iter().flatten().flatten() {
             let status = fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+            if ended(&status) {
+                continue;
+            }
             for id in ids(&status).filter(|id| (first..=last).contains(id)) {
                 found.entry(first + (id - first) / COUNT * COUNT).or_insert(pid);
             }
         }
     }
     Ok(found)
+}
+
+/// Whether the thread waits only for its parent to take note, as those of a killed berth do for the host's init: it runs no more.
+fn ended(status: &str) -> bool {
+    status.lines().find_map(|line| line.strip_prefix("State:")).is_some_and(|state| state.trim_start().starts_with(['Z', 'X']))
 }
 
 /// Every id that a thread has: real, effective, saved, file system, groups (proc_pid_status(5)).
@@ -57,6 +65,13 @@ mod tests {
         assert_eq!(living_in(proc, 1_000_000, 1_000_000 + 3 * COUNT - 1).unwrap(), BTreeMap::new());
         thread(proc, 11, 12, &format!("Name:\tx\nUid:\t1000\t{0}\t{0}\t1000\nGid:\t1\t1\t1\t1\nGroups:\t\n", 1_000_000 + COUNT + 7));
         thread(proc, 13, 13, &format!("Uid:\t1\t1\t1\t1\nGid:\t1\t1\t1\t1\nGroups:\t4 {}\n", 1_000_000 + 3 * COUNT - 1));
+        // A process whose first thread ended while another runs on.
+        let ids = "Uid:\t1000000\t1000000\t1000000\t1000000\n";
+        thread(proc, 14, 14, &format!("Name:\tx\nState:\tZ (zombie)\n{ids}"));
+        assert_eq!(living_in(proc, 1_000_000, 1_000_000).unwrap(), BTreeMap::new());
+        thread(proc, 14, 15, &format!("Name:\tx\nState:\tS (sleeping)\n{ids}"));
+        assert_eq!(living_in(proc, 1_000_000, 1_000_000).unwrap(), BTreeMap::from([(1_000_000, 14)]));
+        fs::remove_dir_all(proc.join("14")).unwrap();
         let found = living_in(proc, 1_000_000, 1_000_000 + 3 * COUNT - 1).unwrap();
         assert_eq!(found, BTreeMap::from([(1_000_000 + COUNT, 11), (1_000_000 + 2 * COUNT, 13)]));
     }
