@@ -12,13 +12,9 @@ docker=/var/lib/berth/deploy/docker
 # The users of the three berths that go through reboot and power cut.
 users=(demo ann ben)
 mkdir -p $work
-# The repository and its target/debug, where the tests of the workspace have them.
-{
-    read -r repository
-    read -r built
-} <"$payload/places"
-mkdir -p "$repository" "${built%/*}"
-ln -sfn "$payload/deploy" "$repository/deploy"
+# Where the tests of the workspace were built, they have the path of their own programs compiled in.
+read -r built <"$payload/places"
+mkdir -p "${built%/*}"
 ln -sfn "$payload/programs" "$built"
 
 # as USER COMMAND…: as a host user, with his Docker socket and nothing else of root's.

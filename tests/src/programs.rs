@@ -3,11 +3,19 @@
 use std::{
     env,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 /// The root of the repository.
+///
+/// Cargo and deploy/matrix name it at run time; what was compiled in may be another clone's, built into the same target directory.
 pub fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests lie in the repository")
+    static REPOSITORY: OnceLock<PathBuf> = OnceLock::new();
+    REPOSITORY.get_or_init(|| {
+        let package = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        let deploy = |dir: &&Path| dir.join("deploy/layout.sh").is_file();
+        Path::new(&package).ancestors().find(deploy).expect("the tests lie in the repository").to_path_buf()
+    })
 }
 
 /// Path of a program under test. `berth-init`, `berth-runc` and `berth-probe` are built static, for a target of their own.

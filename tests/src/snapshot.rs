@@ -270,13 +270,21 @@ fn mounts(scope: &Scope) -> Vec<String> {
 
 /// Inodes of the files behind all loop devices of the host.
 pub fn loop_inodes() -> Vec<u64> {
-    let listed = lines(&["losetup", "--list", "--noheadings", "--raw", "--output", "BACK-INO"]);
-    listed.iter().filter_map(|line| line.trim().parse().ok()).collect()
+    listed_loops("BACK-INO").iter().filter_map(|line| line.trim().parse().ok()).collect()
+}
+
+fn listed_loops(columns: &str) -> Vec<String> {
+    let mut devices = fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    // There only while something is attached; programs take long to start in an emulated machine.
+    if !devices.any(|device| device.path().join("loop").exists()) {
+        return Vec::new();
+    }
+    lines(&["losetup", "--list", "--noheadings", "--raw", "--output", columns])
 }
 
 /// The disks of other instances come and go with their own tests; what is deleted and still attached belongs to nobody.
 fn loops(scope: &Scope) -> Vec<String> {
-    let listed = lines(&["losetup", "--list", "--noheadings", "--raw", "--output", "NAME,BACK-INO,BACK-FILE"]);
+    let listed = listed_loops("NAME,BACK-INO,BACK-FILE");
     let mut foreign = Vec::new();
     if !scope.whole() {
         let others = fs::read_dir(crate::programs::root()).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -327,32 +335,24 @@ fn links(scope: &Scope) -> Vec<String> {
 }
 
 fn routes(scope: &Scope) -> Vec<String> {
-    let mut found = Vec::new();
-    for command in [
-        &["ip", "route", "show", "table", "all"][..],
-        &["ip", "-6", "route", "show", "table", "all"],
-        &["ip", "rule", "show"],
-        &["ip", "neighbour", "show", "nud", "permanent"],
-    ] {
-        found.extend(lines(command).into_iter().filter(|line| {
-            scope.whole()
-                || line.contains(&format!("dev {}", scope.links))
-                || line.split([' ', '/']).any(|word| word.starts_with(&scope.pool))
-        }));
-    }
+    let asked = "route show table all\nrule show\nneighbour show nud permanent\n";
+    let told = Run::new("ip").args(["-batch", "-"]).input(asked).output().stdout;
+    let mut found: Vec<String> = told.lines().map(str::to_owned).collect();
+    // Destination, source, gateway and link; the rest counts.
+    found.extend(
+        read("/proc/net/ipv6_route").iter().map(|line| format!("dev {} from {}", columns(line, &[9, 0, 1, 4]), columns(line, &[2, 3]))),
+    );
+    found.retain(|line| {
+        scope.whole() || line.contains(&format!("dev {}", scope.links)) || line.split([' ', '/']).any(|word| word.starts_with(&scope.pool))
+    });
     found
 }
 
 fn nft(scope: &Scope) -> Vec<String> {
+    // By numbers: nft looks up the names of protocols for each rule anew, and a table has hundreds of them.
     let text = match &scope.instance {
-        None => lines(&["nft", "list", "ruleset"]),
-        Some(instance) => {
-            let name = format!("berth{instance}");
-            if !lines(&["nft", "list", "tables"]).contains(&format!("table inet {name}")) {
-                return Vec::new();
-            }
-            lines(&["nft", "list", "table", "inet", &name])
-        }
+        None => lines(&["nft", "-n", "list", "ruleset"]),
+        Some(instance) => lines(&["nft", "-n", "list", "table", "inet", &format!("berth{instance}")]),
     };
     text.iter().map(|line| without_counters(line.trim())).filter(|line| !line.is_empty() && line != "}").collect()
 }

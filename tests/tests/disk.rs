@@ -144,7 +144,7 @@ fn q06_a_mounted_disk_grows_without_a_restart() {
     let pid = a.pid();
     set(&a, &["--disk", "2g"]).ok();
     assert!(df(&a).0 > 1800 * MIB);
-    a.sh("dd if=/dev/urandom of=/root/f bs=1M count=1300 conv=fsync").ok();
+    a.sh("fallocate -l 1300M /root/f && dd if=/dev/zero of=/root/f bs=1M seek=1250 count=50 conv=notrunc,fsync").ok();
     assert_eq!((a.pid(), condition(&a, "PendingRestart")), (pid, None));
 }
 

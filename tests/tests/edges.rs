@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use berth_tests::programs;
+
 /// Crates that a crate may depend on. The tests stand outside: they may know what they test.
 const CRATES: &[(&str, &[&str])] = &[
     ("berth-cli", &["berth-api"]),
@@ -113,10 +115,6 @@ const TOP: &[&str] = &[
 
 const LONGEST: usize = 600;
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the workspace").to_path_buf()
-}
-
 /// Every file below `dir` whose name ends in one of `endings`, build products left out.
 fn files(dir: &Path, endings: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -137,12 +135,12 @@ fn files(dir: &Path, endings: &[&str]) -> Vec<PathBuf> {
 }
 
 fn sources() -> Vec<PathBuf> {
-    let root = root();
+    let root = programs::repository();
     ["server", "runtime", "tests"].iter().flat_map(|dir| files(&root.join(dir), &[".rs"])).collect()
 }
 
 fn shown(path: &Path) -> String {
-    path.strip_prefix(root()).unwrap_or(path).display().to_string()
+    path.strip_prefix(programs::repository()).unwrap_or(path).display().to_string()
 }
 
 /// Rust text without comments; with `strings` false, literals are emptied as well.
@@ -248,7 +246,7 @@ fn module(path: &Path, source: &Path) -> Vec<String> {
 }
 
 fn wrong_edges(rooms: &Rooms) -> Vec<String> {
-    let source = root().join(rooms.source);
+    let source = programs::repository().join(rooms.source);
     let files = files(&source, &[".rs"]);
     assert!(!files.is_empty(), "{} has no sources", rooms.source);
     let names: BTreeSet<String> = files.iter().map(|file| module(file, &source)[0].clone()).collect();
@@ -282,7 +280,7 @@ fn wrong_edges(rooms: &Rooms) -> Vec<String> {
 fn crates_depend_only_where_the_architecture_allows() {
     let mut wrong = Vec::new();
     let mut seen = BTreeSet::new();
-    for manifest in files(&root(), &["Cargo.toml"]) {
+    for manifest in files(programs::repository(), &["Cargo.toml"]) {
         let table: toml::Table = fs::read_to_string(&manifest).unwrap().parse().unwrap();
         let Some(name) = table.get("package").and_then(|p| p.get("name")).and_then(toml::Value::as_str) else { continue };
         let Some((_, allowed)) = CRATES.iter().find(|(known, _)| *known == name) else {
@@ -360,7 +358,7 @@ fn sql_stands_in_the_store_alone() {
 
 #[test]
 fn every_crate_takes_the_lints_of_the_workspace() {
-    let without: Vec<String> = files(&root(), &["Cargo.toml"])
+    let without: Vec<String> = files(programs::repository(), &["Cargo.toml"])
         .into_iter()
         .filter(|manifest| {
             let table: toml::Table = fs::read_to_string(manifest).unwrap().parse().unwrap();
@@ -373,7 +371,7 @@ fn every_crate_takes_the_lints_of_the_workspace() {
 
 #[test]
 fn no_file_is_longer_than_six_hundred_lines() {
-    let root = root();
+    let root = programs::repository();
     let mut long = Vec::new();
     for dir in ["server", "runtime", "tests", "deploy", "migrations", "web", ".ci"] {
         if !root.join(dir).exists() {
@@ -394,7 +392,7 @@ fn no_file_is_longer_than_six_hundred_lines() {
 
 #[test]
 fn the_top_holds_only_the_rooms_of_the_architecture() {
-    let strange: Vec<String> = fs::read_dir(root())
+    let strange: Vec<String> = fs::read_dir(programs::repository())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .filter(|name| !TOP.contains(&name.as_str()))

@@ -106,8 +106,3 @@ fn told(done: Result<()>) -> Result<(), String> {
 fn is_ours(family: &str, name: &str) -> bool {
     family == "inet" && (name == "berth" || name.starts_with("berth"))
 }
-
-/// Runs nft's list of the rule set without the elements of its sets.
-fn ruleset() -> Result<String> {
-    Ok(nft::listed(&["-a", "-s", "-t", "list", "ruleset"])?.unwrap_or_default())
-}

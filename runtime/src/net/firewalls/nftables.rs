@@ -1,9 +1,9 @@
-//! Tables as `nft list ruleset` shows them. Text, because its JSON changes between versions.
+//! Tables as `nft list table` shows them. Text, because its JSON changes between versions.
 
 use super::{
     Firewalls,
     chain::{self, Chain, Chains, Need, Rule},
-    is_ours, ruleset,
+    is_ours,
 };
 use crate::{error::Result, net::nft};
 
@@ -14,9 +14,25 @@ pub(super) struct Table {
     pub(super) chains: Chains,
 }
 
-/// Every table that forwarded IPv4 packets may pass, our own left out.
+/// Every table that forwarded IPv4 packets may pass, our own left out: with hundreds of chains it is the longest of all, and a host without
+/// other firewalls has nothing to be read. Without the elements of sets.
 pub(super) fn listed() -> Result<Vec<Table>> {
-    Ok(parse(&ruleset()?))
+    let mut tables = Vec::new();
+    for (family, name) in foreign(&nft::listed(&["list", "tables"])?.unwrap_or_default()) {
+        // Gone meanwhile is none.
+        let text = nft::listed(&["-a", "-s", "-t", "list", "table", &family, &name])?.unwrap_or_default();
+        tables.extend(parse(&text));
+    }
+    Ok(tables)
+}
+
+/// Family and name of each table that concerns us, from `nft list tables`.
+fn foreign(text: &str) -> Vec<(String, String)> {
+    let named = text.lines().filter_map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
+        ["table", family, name, ..] => Some((family.to_owned(), name.to_owned())),
+        _ => None,
+    });
+    named.filter(|(family, name)| ["ip", "inet"].contains(&family.as_str()) && !is_ours(family, name)).collect()
 }
 
 /// Puts our rule into a chain, or moves it to the front, in one transaction.
@@ -83,7 +99,6 @@ fn parse(text: &str) -> Vec<Table> {
             _ => {}
         }
     }
-    tables.retain(|table| ["ip", "inet"].contains(&table.family.as_str()) && !is_ours(&table.family, &table.name));
     tables
 }
 
@@ -104,18 +119,23 @@ fn take(chain: &mut Chain, line: &str) {
 mod tests {
     use super::*;
 
-    const LISTED: &str = "table inet berth { # handle 1\n\tchain forward { # handle 2\n\t\ttype filter hook forward priority filter; policy drop;\n\t}\n}\n\
-        table inet firewalld { # handle 6\n\tset s { # handle 9\n\t\ttype ipv4_addr\n\t}\n\n\tchain filter_FORWARD { # handle 1\n\
+    const LISTED: &str = "table inet firewalld { # handle 6\n\tset s { # handle 9\n\t\ttype ipv4_addr\n\t}\n\n\tchain filter_FORWARD { # handle 1\n\
         \t\ttype filter hook forward priority filter + 10; policy accept;\n\t\tct state established,related accept # handle 2\n\
         \t\tjump filter_FORWARD_POLICIES # handle 3\n\t\treject with icmpx admin-prohibited # handle 4\n\t}\n\n\
         \tchain filter_INPUT { # handle 5\n\t\ttype filter hook input priority filter + 10; policy accept;\n\t\tdrop # handle 7\n\t}\n}\n\
         # Warning: table ip filter is managed by iptables-nft, do not touch!\n\
         table ip filter {\n\tchain FORWARD {\n\t\ttype filter hook forward priority filter; policy drop;\n\
-        \t\tct original ip saddr 10.213.0.0/16 accept comment \"berth\" # handle 12\n\t}\n}\n\
-        table ip6 filter {\n\tchain FORWARD {\n\t\ttype filter hook forward priority filter; policy drop;\n\t}\n}\n";
+        \t\tct original ip saddr 10.213.0.0/16 accept comment \"berth\" # handle 12\n\t}\n}\n";
 
     #[test]
-    fn n04_foreign_chains_are_read_from_the_rule_set() {
+    fn n04_tables_of_others_that_forwarded_packets_pass_are_looked_at() {
+        let text = "table inet berth\ntable inet firewalld\ntable ip6 filter\ntable ip filter\ntable inet bertht0\ntable bridge x\n";
+        let of = |(family, name): &(String, String)| format!("{family} {name}");
+        assert_eq!(foreign(text).iter().map(of).collect::<Vec<_>>(), ["inet firewalld", "ip filter"]);
+    }
+
+    #[test]
+    fn n04_foreign_chains_are_read_as_they_are_listed() {
         let tables = parse(LISTED);
         assert_eq!(tables.iter().map(|t| format!("{} {}", t.family, t.name)).collect::<Vec<_>>(), ["inet firewalld", "ip filter"]);
         assert_eq!(tables[0].forwarding("berth"), [("filter_FORWARD".to_owned(), Need::Rule)]);
