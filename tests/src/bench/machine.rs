@@ -17,7 +17,8 @@ pub fn describe() -> String {
         "Measured on {date}: {}, {} cores, {gib:.0} GiB, Linux {}, {file_system}.",
         value(&cpus, "model name").unwrap_or("an unnamed CPU"),
         thread::available_parallelism().map_or(1, usize::from),
-        text("/proc/sys/kernel/osrelease").trim(),
+        // Without what the packager or the provider of the machine added.
+        text("/proc/sys/kernel/osrelease").trim().split('-').next().unwrap_or_default(),
     )
 }
 
