@@ -215,7 +215,7 @@ impl Query {
     pub(crate) async fn execute(self, connection: &mut Connection) -> Result<u64, sqlx::Error> {
         match connection.raw() {
             Raw::Sqlite(connection) => {
-                let query = sqlx::query_with(AssertSqlSafe(self.text), sqlite(self.values)?).persistent(self.kept);
+                let query = sqlx::query_with(AssertSqlSafe(places(self.text)), sqlite(self.values)?).persistent(self.kept);
                 Ok(query.execute(connection).await?.rows_affected())
             }
             Raw::Postgres(connection) => {
@@ -228,7 +228,7 @@ impl Query {
     pub(crate) async fn fetch_all<T: Decoded>(self, connection: &mut Connection) -> Result<Vec<T>, sqlx::Error> {
         match connection.raw() {
             Raw::Sqlite(connection) => {
-                let query = sqlx::query_as_with(AssertSqlSafe(self.text), sqlite(self.values)?).persistent(self.kept);
+                let query = sqlx::query_as_with(AssertSqlSafe(places(self.text)), sqlite(self.values)?).persistent(self.kept);
                 query.fetch_all(connection).await
             }
             Raw::Postgres(connection) => {
@@ -241,7 +241,7 @@ impl Query {
     pub(crate) async fn fetch_optional<T: Decoded>(self, connection: &mut Connection) -> Result<Option<T>, sqlx::Error> {
         match connection.raw() {
             Raw::Sqlite(connection) => {
-                let query = sqlx::query_as_with(AssertSqlSafe(self.text), sqlite(self.values)?).persistent(self.kept);
+                let query = sqlx::query_as_with(AssertSqlSafe(places(self.text)), sqlite(self.values)?).persistent(self.kept);
                 query.fetch_optional(connection).await
             }
             Raw::Postgres(connection) => {
@@ -255,6 +255,30 @@ impl Query {
     pub(crate) async fn fetch_one<T: Decoded>(self, connection: &mut Connection) -> Result<T, sqlx::Error> {
         self.fetch_optional(connection).await?.ok_or(sqlx::Error::RowNotFound)
     }
+}
+
+/// The text with `?` for its `$1`, `$2`, …, where that says the same: each stands once, in this order. sqlx asks for the name of each place,
+/// and SQLite looks for it from the first one on, so that a thousand of them took two fifths of the time of storing rows.
+fn places(text: Cow<'static, str>) -> Cow<'static, str> {
+    let mut unnamed = String::with_capacity(text.len());
+    let mut rest = &*text;
+    let mut place = 0_usize;
+    while let Some((before, behind)) = rest.split_once('$') {
+        let digits = behind.bytes().take_while(u8::is_ascii_digit).count();
+        unnamed.push_str(before);
+        rest = &behind[digits..];
+        if digits == 0 {
+            unnamed.push('$');
+            continue;
+        }
+        place += 1;
+        if behind[..digits].parse() != Ok(place) {
+            return text;
+        }
+        unnamed.push('?');
+    }
+    unnamed.push_str(rest);
+    Cow::Owned(unnamed)
 }
 
 /// PostgreSQL's text holds no NUL; so that both databases hold the same, nor does SQLite's.
@@ -296,6 +320,16 @@ fn postgres(values: Vec<Value>) -> Result<PgArguments, sqlx::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn places_lose_their_names_where_each_stands_once_and_in_order() {
+        let same = |text: &'static str| assert_eq!(places(text.into()), text);
+        assert_eq!(places("a = $1 AND json_extract(b, '$.c') = $2 AND d = $3".into()), "a = ? AND json_extract(b, '$.c') = ? AND d = ?");
+        same("a = $1 OR b = $1");
+        same("a = $2 AND b = $1");
+        same("a = $1 AND b = $3");
+        same("SELECT 1");
+    }
 
     #[test]
     fn what_is_pushed_counts_its_places_on_from_what_was_bound() {

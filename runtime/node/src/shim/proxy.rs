@@ -23,7 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     answer::Answer,
     calls::{Caller, Calls},
-    copy::{End, Relay, Stop, Stream, hung_up},
+    copy::{End, Relay, Stop, Stream, hung_up, nap_exactly},
     http::{self, Budget, Cover, Gate, Now},
     inner::{Inner, Unreachable},
     lingering::Lingering,
@@ -122,6 +122,7 @@ impl Proxy {
 
     /// Accepts until a stop is wanted. Whoever connects then waits in the queue of the socket, which outlives the shim.
     pub(crate) async fn serve(self: Arc<Self>, listener: Stream) {
+        nap_exactly();
         let mut stop = self.state.watch_stop();
         let mut told = false;
         loop {
