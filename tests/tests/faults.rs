@@ -454,13 +454,15 @@ fn every_step(bench: &Bench, operation: &Operation, disks: Disks) {
     assert!(!steps.is_empty(), "{}: the daemons are not armed", operation.name);
     bench.assert_true(&format!("after {}", operation.name));
     let long = std::env::var_os("BERTH_TEST_LONG").is_some();
+    let elsewhere = if long { BTreeSet::new() } else { struck_elsewhere(bench, operation) };
     let mut blows = 0;
     for step in &steps {
         let mut hit = Vec::new();
         let own = operation.also.iter().copied().chain(long.then_some(Blow::Error));
         let began = Instant::now();
         for blow in own.chain([Blow::Node, Blow::Shim, Blow::Init]) {
-            let left_out = disks == Disks::Directories && !long && blow != Blow::Node;
+            let node_only = disks == Disks::Directories && !long || elsewhere.contains(&step.name);
+            let left_out = node_only && blow != Blow::Node;
             if left_out || blow == Blow::Stage && step.who != "stage" {
                 continue;
             }
@@ -474,6 +476,22 @@ fn every_step(bench: &Bench, operation: &Operation, disks: Disks) {
         blows += hit.len();
     }
     eprintln!("{}: {} steps, {blows} blows, {:.0} s", operation.name, steps.len(), began.elapsed().as_secs_f64());
+}
+
+/// Steps of a rebuild that are those of the stop and the start in it: there they are struck by every blow, and in it by the one that could
+/// lose the wish.
+#[track_caller]
+fn struck_elsewhere(bench: &Bench, operation: &Operation) -> BTreeSet<String> {
+    if operation.ask != Ask::Rebuild {
+        return BTreeSet::new();
+    }
+    let parts = OPERATIONS.iter().filter(|o| matches!(o.ask, Ask::Start | Ask::Stop));
+    parts
+        .flat_map(|part| {
+            bench.prepare(part);
+            bench.fault.note(|| bench.good(&[part.ask])).into_iter().map(|step| step.name)
+        })
+        .collect()
 }
 
 /// What is called so.

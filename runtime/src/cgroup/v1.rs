@@ -32,6 +32,10 @@ const THROTTLES: [Throttle; 4] = [
 
 /// Makes the directory of one half in one hierarchy; a cpuset must be given its cpus and memory nodes before it takes a process.
 pub(super) fn make(hierarchy: &V1, path: &Path, part: Part) -> Result<()> {
+    let leaf = hierarchy.mount.join(path).join(part.name());
+    if !hierarchy.options.split(',').any(|option| option == "cpuset") {
+        return fs::create_dir_all(&leaf).step("make", leaf.display());
+    }
     let mut dir = hierarchy.mount.clone();
     for name in path.join(part.name()).components() {
         let parent = dir.clone();
@@ -41,14 +45,13 @@ pub(super) fn make(hierarchy: &V1, path: &Path, part: Part) -> Result<()> {
             done => done.step("make", dir.display())?,
         }
         for file in ["cpuset.cpus", "cpuset.mems"] {
-            if parent.join(file).exists() && fs::read_to_string(dir.join(file)).is_ok_and(|t| t.trim().is_empty()) {
+            if fs::read_to_string(dir.join(file)).is_ok_and(|t| t.trim().is_empty()) {
                 let text = fs::read_to_string(parent.join(file)).step("read", parent.join(file).display())?;
                 write(&dir.join(file), text.trim())?;
             }
         }
-        if dir.join("cgroup.clone_children").exists() {
-            write(&dir.join("cgroup.clone_children"), "1")?;
-        }
+        // Groups that the tenant makes have the same; no other controller knows this.
+        write(&dir.join("cgroup.clone_children"), "1")?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 use std::{
     fs::File,
-    io::{Read, Seek, Write},
+    io::{self, Seek},
     net::{TcpListener, UdpSocket},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
@@ -38,7 +38,10 @@ pub fn start(bundle: &Bundle, mounts: Vec<OwnedFd>, undo: &mut Undo) -> Result<S
     // The shim half goes when the caller has ended, by its parent's sweep: a group with a process in it cannot be removed.
     let group = bundle.cgroup.clone();
     undo.step("make control groups", || bundle.cgroup.make(), move || group.remove_part(Part::Payload))?;
-    bundle.cgroup.join(Part::Shim, 0)?;
+    // On v1 hierarchies there is time for that: who started us may be at it, and the kernel takes its own.
+    if !bundle.cgroup.hierarchy.hybrid() {
+        bundle.cgroup.settle(Part::Shim)?;
+    }
     fault::point("set limits")?;
     bundle.cgroup.limit(&bundle.limits, bundle.id_base)?;
 
@@ -117,6 +120,7 @@ fn serve_stage(bundle: &Bundle, undo: &mut Undo, stage: Stage, socket: BorrowedF
         let tcp = TcpListener::bind((net::DNS_ADDRESS, 53)).step("bind", "the DNS listener")?;
         Ok((udp, tcp, net::Loopback::open(net::DOOR)?))
     })?;
+    bundle.cgroup.settle(Part::Shim)?;
     fault::point("let PID 1 go")?;
     send(socket, &ToChild::Go, &[])?;
     // The pair closes on a successful exec; a word before that is a failure.
@@ -187,9 +191,8 @@ fn sealed_program(path: &Path) -> Result<OwnedFd> {
     let mut program = File::open(path).step("open", path.display())?;
     let memfd = memfd_create("berth-init", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).step("make", "a memfd")?;
     let mut copy = File::from(memfd);
-    let mut bytes = Vec::new();
-    program.read_to_end(&mut bytes).step("read", path.display())?;
-    copy.write_all(&bytes).step("copy", path.display())?;
+    // Within the kernel.
+    io::copy(&mut program, &mut copy).step("copy", path.display())?;
     copy.rewind().step("copy", path.display())?;
     fcntl_add_seals(&copy, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL).step("seal", path.display())?;
     Ok(copy.into())

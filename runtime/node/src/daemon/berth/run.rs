@@ -44,10 +44,6 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 const LAST_WORD: Duration = Duration::from_secs(10);
 /// What is left of an orderly stop when a suspension waits for it.
 const BARRED_STOP: Duration = Duration::from_secs(2);
-
-/// What a dead shim's parent may take to hear how it ended.
-const REAPED: Duration = Duration::from_secs(1);
-
 /// Why a berth was not started.
 enum NoStart {
     /// A suspension waits, or the host goes down.
@@ -186,6 +182,9 @@ impl Owner {
             // Closed only when the node ends.
             permit = node.starts.acquire() => permit,
         };
+        // Beside all that comes before the moves; without it a start is late, no more.
+        let hierarchy = node.host.hierarchy.clone();
+        drop(tokio::task::spawn_blocking(move || hierarchy.hurry()));
         let sharing = async {
             tokio::select! {
                 biased;
@@ -245,7 +244,9 @@ impl Owner {
     fn execute(&self, prepared: &spawn::Prepared) -> Result<Waiting, String> {
         let (channel, theirs) = Channel::pair().map_err(|e| format!("no socket pair for the shim: {e}"))?;
         let shim = spawn::shim(&self.node.host, self.record.id, prepared, theirs)?;
-        Ok(Waiting { channel, shim })
+        let (node, id, pid) = (Arc::clone(&self.node), self.record.id, shim.id());
+        let settled = tokio::task::spawn_blocking(move || pid.map(|pid| node.host.settle(id, pid)));
+        Ok(Waiting { channel, shim, settled })
     }
 
     /// Directories of the host that the run does not have.
@@ -396,7 +397,7 @@ impl Owner {
         let Life::Running(mut running) = mem::replace(&mut self.life, Life::Busy(State::Stopping)) else { return };
         self.publish();
         drop(running.channel);
-        let shim = shim_end(running.shim.take()).await;
+        let shim = spawn::end(running.shim.take()).await;
         self.sweep().await;
         let left = self.exit_record().await;
         let status = running.exited.or(left.as_ref().map(|r| r.status.clone()));
@@ -510,6 +511,8 @@ type Begun = (Channel, u32, JoinHandle<io::Result<ExitStatus>>);
 struct Waiting {
     channel: Channel,
     shim: Child,
+    /// It is being moved into its group: to be awaited, or the group could be made once more after a sweep.
+    settled: JoinHandle<Option<()>>,
 }
 
 impl Waiting {
@@ -529,7 +532,8 @@ impl Waiting {
         };
         match started {
             Ok(pid) => {
-                let Self { channel, mut shim } = self;
+                let Self { channel, mut shim, settled } = self;
+                let _ = settled.await;
                 // It outlives us; while we live it is ours to reap.
                 Ok((channel, pid, tokio::spawn(async move { shim.wait().await })))
             }
@@ -539,6 +543,7 @@ impl Waiting {
 
     async fn end(mut self, why: NoStart) -> NoStart {
         let _ = self.shim.kill().await;
+        let _ = self.settled.await;
         why
     }
 }
@@ -561,12 +566,6 @@ pub(super) async fn raised(bars: &mut watch::Receiver<u32>) {
 /// What the user is told at the socket.
 fn suspended(user: &str, reason: &str) -> String {
     format!("the berth of {user} is suspended by an administrator: {reason}. Ask your administrator; it goes on with: berth resume {user}")
-}
-
-/// How a shim ended, where it was a child of this daemon.
-async fn shim_end(shim: Option<JoinHandle<io::Result<ExitStatus>>>) -> Option<String> {
-    let status = timeout(REAPED, shim?).await.ok()?.ok()?.ok()?;
-    Some(status.to_string())
 }
 
 /// What is asked for changes the berth: each such request is a step of its own.

@@ -8,7 +8,8 @@ use std::{
         unix::fs::{OpenOptionsExt, PermissionsExt},
     },
     path::Path,
-    process::Stdio,
+    process::{ExitStatus, Stdio},
+    time::Duration,
 };
 
 use berth_protocol::BerthId;
@@ -22,7 +23,11 @@ use berth_runtime::{
     spec,
 };
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use tokio::process::{Child, Command};
+use tokio::{
+    process::{Child, Command},
+    task::JoinHandle,
+    time::timeout,
+};
 
 use super::{limits::weight_property, rebuild};
 use crate::{
@@ -41,6 +46,8 @@ use crate::{
 
 /// Connections that one user may hold open at once.
 const MAX_CONNECTIONS: u32 = 1024;
+/// What a dead shim's parent may take to hear how it ended.
+const REAPED: Duration = Duration::from_secs(1);
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Orders and descriptors for one shim.
@@ -222,6 +229,12 @@ pub(super) async fn send(channel: &Channel, listener: &Listener, prepared: Prepa
     let mut descriptors = vec![listener.as_fd(), control.as_fd(), console.as_fd(), older.as_fd(), exit.as_fd(), calls.as_fd()];
     descriptors.extend(mounts.iter().map(AsFd::as_fd));
     channel.send(&ToShim::Start(Box::new(start)), &descriptors).await
+}
+
+/// How a shim ended, where it was a child of this daemon.
+pub(super) async fn end(shim: Option<JoinHandle<io::Result<ExitStatus>>>) -> Option<String> {
+    let status = timeout(REAPED, shim?).await.ok()?.ok()?.ok()?;
+    Some(status.to_string())
 }
 
 #[cfg(test)]
