@@ -31,6 +31,7 @@ use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
 pub use crate::rootfs::{MOUNTS_OF_A_SHARE, Share, install_wrapper, remove_wrapper};
+pub use berth_sys::code::forget as forget_code;
 pub use confine::{close_strays, confine};
 pub use enter::{Enter, enter};
 pub use signal::{SYSTEMD_HALT, signal};

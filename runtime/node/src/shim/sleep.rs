@@ -24,7 +24,7 @@ use std::{
 };
 
 use berth_protocol::{Idle, Sleep};
-use berth_runtime::{cgroup::Freezer, error::chain};
+use berth_runtime::{cgroup::Freezer, container::forget_code, error::chain};
 use tokio::{
     io::Interest,
     sync::{Notify, watch},
@@ -43,6 +43,8 @@ const GRACE: i64 = 10_000;
 const LEAST_GRACE: i64 = 1_000;
 /// How often a node that does not stop an idle berth is told again.
 const REMIND: i64 = 60_000;
+/// What a shim has to say when its berth has fallen asleep is said by then.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Longest wait at a time: the clock of the host may be set.
 const LOOK_AGAIN: Duration = Duration::from_secs(3600);
 /// How long a suspended berth may take to stand still before that is reported all the same; what is in the kernel stops when it leaves it.
@@ -263,6 +265,10 @@ impl Sleeper {
             }
             if due.freeze.is_some_and(|at| at <= now) {
                 self.fall_asleep(now);
+                // A night's rest needs little code.
+                if timeout(LAST_WORDS, rest.wait_for(|rest| *rest == Rest::Awake)).await.is_err() {
+                    let _ = forget_code();
+                }
                 continue;
             }
             let next = [due.freeze, due.stop]
