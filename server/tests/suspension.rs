@@ -148,7 +148,7 @@ async fn l07_all_are_suspended_within_seconds_though_every_place_for_work_is_tak
 async fn a_suspension_that_the_node_refuses_once_is_tried_again() {
     let server = Server::start().await;
     server.assign("alice").await;
-    server.node.refuse(500, problem("freezer_failed", "the group did not freeze"));
+    server.node.refuse_suspension(500, problem("freezer_failed", "the group did not freeze"));
     let operation = suspend(&server, "alice", "mining").await;
     assert_eq!((operation["state"].as_str(), operation["problem"]["code"].as_str()), (Some("failed"), Some("freezer_failed")));
     let berth = server.until("/api/v1/berths/alice", |berth| berth["state"] == "suspended").await;

@@ -108,8 +108,11 @@ impl Hierarchy {
     /// nothing. The caller is moved to where it is.
     pub fn hurry(&self) -> Result<()> {
         let groups = fs::read_to_string("/proc/self/cgroup").step("read", "/proc/self/cgroup")?;
-        let home = groups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
-        write(&self.unified.join(home).join("cgroup.procs"), "0")
+        // Seen from a namespace of groups, it may lie outside of what is mounted.
+        match groups.lines().find_map(|line| line.strip_prefix("0::/")).filter(|home| !home.starts_with("..")) {
+            Some(home) => write(&self.unified.join(home).join("cgroup.procs"), "0"),
+            None => Ok(()),
+        }
     }
 
     /// Controllers on the cgroup2 hierarchy.
@@ -340,6 +343,15 @@ fn remove_empty(dir: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_hurries_stays_where_he_is() {
+        let here = || fs::read_to_string("/proc/self/cgroup").unwrap();
+        let before = here();
+        let done = Hierarchy::detect().unwrap().hurry();
+        assert!(done.is_ok() || !rustix::process::geteuid().is_root(), "{done:?}");
+        assert_eq!(here(), before);
+    }
 
     #[test]
     fn who_is_in_the_half_in_every_hierarchy_is_home() {

@@ -46,6 +46,7 @@ pub struct Inner {
     pub images: Vec<ImageInfo>,
     /// Answers of the next calls that change a berth, before anything is done.
     pub refusals: VecDeque<(u16, Problem)>,
+    pub refused_suspension: Option<(u16, Problem)>,
     /// Every call that changes something, in order.
     pub calls: Vec<String>,
     pub imported: usize,
@@ -171,6 +172,11 @@ impl FakeNode {
         self.inner.lock().unwrap().refusals.push_back((status, problem));
     }
 
+    /// The same for the next suspension alone: what the reconciler asks for again meanwhile is not refused in its place.
+    pub fn refuse_suspension(&self, status: u16, problem: Problem) {
+        self.inner.lock().unwrap().refused_suspension = Some((status, problem));
+    }
+
     pub fn calls(&self) -> Vec<String> {
         self.inner.lock().unwrap().calls.clone()
     }
@@ -281,7 +287,8 @@ async fn ensure(State(node): State<FakeNode>, Segment(user): Segment<String>, Js
     let word = if ensure.suspended.is_some() { "suspend".to_owned() } else { format!("{:?}", ensure.wanted) };
     inner.calls.push(format!("ensure {user} {word}"));
     inner.asked.insert(user.clone(), ensure.clone());
-    if let Some((status, problem)) = inner.refusals.pop_front() {
+    let refused = ensure.suspended.as_ref().and_then(|_| inner.refused_suspension.take());
+    if let Some((status, problem)) = refused.or_else(|| inner.refusals.pop_front()) {
         return Err(refusal(status, &problem));
     }
     inner.clock += 1;
