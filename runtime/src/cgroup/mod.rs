@@ -192,23 +192,6 @@ impl Group {
         write(&self.unified(part).join("cgroup.procs"), &pid.to_string())
     }
 
-    /// Moves the caller into one half, unless it is there already. On v1 hierarchies the first move after a while waits until no processor
-    /// is in an old critical section any more, 5 to 15 ms: worth a look.
-    pub fn settle(&self, part: Part) -> Result<()> {
-        let groups = fs::read_to_string("/proc/self/cgroup").step("read", "/proc/self/cgroup")?;
-        if self.is_home(part, &groups) { Ok(()) } else { self.join(part, 0) }
-    }
-
-    /// `groups`: the text of a process's `/proc/PID/cgroup`.
-    fn is_home(&self, part: Part, groups: &str) -> bool {
-        let home = Path::new("/").join(&self.path).join(part.name());
-        let mut hierarchies = self.hierarchy.v1.iter().map(|h| h.options.as_str()).chain([""]);
-        hierarchies.all(|options| {
-            let mut lines = groups.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
-            lines.any(|(controllers, path)| controllers == options && Path::new(path) == home)
-        })
-    }
-
     /// The rest of the way for a process that was cloned into one half ([`Group::open`]): there are no such clones on v1.
     pub fn join_v1(&self, part: Part, pid: u32) -> Result<()> {
         self.hierarchy.v1.iter().try_for_each(|h| write(&self.below(h, part).join("cgroup.procs"), &pid.to_string()))
@@ -351,18 +334,6 @@ mod tests {
         let done = Hierarchy::detect().unwrap().hurry();
         assert!(done.is_ok() || !rustix::process::geteuid().is_root(), "{done:?}");
         assert_eq!(here(), before);
-    }
-
-    #[test]
-    fn who_is_in_the_half_in_every_hierarchy_is_home() {
-        let v1 = ["cpu,cpuacct", "name=systemd"].map(|options| V1 { options: options.to_owned(), mount: "/x".into() });
-        let group = Group { hierarchy: Hierarchy { unified: "/u".into(), v1: v1.into() }, path: "berth/7".into() };
-        let all = "5:cpu,cpuacct:/berth/7/shim\n1:name=systemd:/berth/7/shim\n4:pids:/elsewhere\n0::/berth/7/shim\n";
-        assert!(group.is_home(Part::Shim, all));
-        assert!(!group.is_home(Part::Payload, all));
-        for line in all.lines().filter(|line| !line.contains("pids")) {
-            assert!(!group.is_home(Part::Shim, &all.replace(line, "")), "{line}");
-        }
     }
 
     #[test]

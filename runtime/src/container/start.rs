@@ -38,9 +38,9 @@ pub fn start(bundle: &Bundle, mounts: Vec<OwnedFd>, undo: &mut Undo) -> Result<S
     // The shim half goes when the caller has ended, by its parent's sweep: a group with a process in it cannot be removed.
     let group = bundle.cgroup.clone();
     undo.step("make control groups", || bundle.cgroup.make(), move || group.remove_part(Part::Payload))?;
-    // On v1 hierarchies there is time for that: who started us may be at it, and the kernel takes its own.
+    // On v1 hierarchies it comes last: the stage's moves and this one then share the kernel's wait (`Hierarchy::hurry`).
     if !bundle.cgroup.hierarchy.hybrid() {
-        bundle.cgroup.settle(Part::Shim)?;
+        bundle.cgroup.join(Part::Shim, 0)?;
     }
     fault::point("set limits")?;
     bundle.cgroup.limit(&bundle.limits, bundle.id_base)?;
@@ -120,7 +120,9 @@ fn serve_stage(bundle: &Bundle, undo: &mut Undo, stage: Stage, socket: BorrowedF
         let tcp = TcpListener::bind((net::DNS_ADDRESS, 53)).step("bind", "the DNS listener")?;
         Ok((udp, tcp, net::Loopback::open(net::DOOR)?))
     })?;
-    bundle.cgroup.settle(Part::Shim)?;
+    if bundle.cgroup.hierarchy.hybrid() {
+        bundle.cgroup.join(Part::Shim, 0)?;
+    }
     fault::point("let PID 1 go")?;
     send(socket, &ToChild::Go, &[])?;
     // The pair closes on a successful exec; a word before that is a failure.

@@ -188,15 +188,6 @@ impl Host {
         Group { hierarchy: self.hierarchy.clone(), path: self.group_parent().join(self.group_name(id)) }
     }
 
-    /// Moves a shim that was just executed into its half of the group, where systemd has not. A head start: it looks itself before its
-    /// berth runs, and tells what failed.
-    pub(crate) fn settle(&self, id: BerthId, shim: u32) {
-        if !self.systemd && self.hierarchy.hybrid() {
-            let group = self.group(id);
-            let _ = group.make().and_then(|()| group.join(Part::Shim, shim));
-        }
-    }
-
     /// Whether memory of sleeping berths is to be taken back.
     pub(crate) fn reclaims(&self) -> bool {
         match self.config.sleep.reclaim {

@@ -244,9 +244,7 @@ impl Owner {
     fn execute(&self, prepared: &spawn::Prepared) -> Result<Waiting, String> {
         let (channel, theirs) = Channel::pair().map_err(|e| format!("no socket pair for the shim: {e}"))?;
         let shim = spawn::shim(&self.node.host, self.record.id, prepared, theirs)?;
-        let (node, id, pid) = (Arc::clone(&self.node), self.record.id, shim.id());
-        let settled = tokio::task::spawn_blocking(move || pid.map(|pid| node.host.settle(id, pid)));
-        Ok(Waiting { channel, shim, settled })
+        Ok(Waiting { channel, shim })
     }
 
     /// Directories of the host that the run does not have.
@@ -511,8 +509,6 @@ type Begun = (Channel, u32, JoinHandle<io::Result<ExitStatus>>);
 struct Waiting {
     channel: Channel,
     shim: Child,
-    /// It is being moved into its group: to be awaited, or the group could be made once more after a sweep.
-    settled: JoinHandle<Option<()>>,
 }
 
 impl Waiting {
@@ -532,8 +528,7 @@ impl Waiting {
         };
         match started {
             Ok(pid) => {
-                let Self { channel, mut shim, settled } = self;
-                let _ = settled.await;
+                let Self { channel, mut shim } = self;
                 // It outlives us; while we live it is ours to reap.
                 Ok((channel, pid, tokio::spawn(async move { shim.wait().await })))
             }
@@ -543,7 +538,6 @@ impl Waiting {
 
     async fn end(mut self, why: NoStart) -> NoStart {
         let _ = self.shim.kill().await;
-        let _ = self.settled.await;
         why
     }
 }
