@@ -193,7 +193,6 @@ fn sealed_program(path: &Path) -> Result<OwnedFd> {
     let mut program = File::open(path).step("open", path.display())?;
     let memfd = memfd_create("berth-init", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).step("make", "a memfd")?;
     let mut copy = File::from(memfd);
-    // Within the kernel.
     io::copy(&mut program, &mut copy).step("copy", path.display())?;
     copy.rewind().step("copy", path.display())?;
     fcntl_add_seals(&copy, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL).step("seal", path.display())?;

@@ -455,7 +455,7 @@ impl Way<'_> {
             let step = if peek && written == 0 { Step::Full } else { Step::Carried(length) };
             let short = length < buffer.len() && !peek;
             if short && self.busy > 0 {
-                // Each part would wake us, and we the receiver: many at once cost less, also when each side has a processor of its own.
+                // Each part would wake us, and we the receiver: many at once cost less.
                 let _ = nanosleep(&NAP);
                 return Ok((step, false));
             }
