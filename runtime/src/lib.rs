@@ -13,6 +13,7 @@ pub mod disk;
 mod durable;
 pub mod error;
 pub mod fault;
+pub mod haste;
 pub mod idmap;
 pub mod image;
 pub mod net;

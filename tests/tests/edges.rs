@@ -58,6 +58,7 @@ const RUNTIME: Rooms = Rooms {
         ("container", &["spec", "undo", "disk", "rootfs", "idmap", "cgroup", "net", "seccomp", "berth_sys"]),
         ("spec", &["berth_sys"]),
         ("tuning", &[]),
+        ("haste", &[]),
         ("undo", &["berth_sys"]),
         ("disk", &["berth_sys"]),
         ("rootfs", &["berth_sys"]),

@@ -19,6 +19,7 @@ use berth_runtime::{
     disk::{Backend, Disk, quota_enforced},
     error::{Result, Step, chain},
     fault,
+    haste::Haste,
     idmap::{Allocator, share::GiveBack},
     image, net,
     net::{nft, source_ports::Block},
@@ -52,6 +53,7 @@ pub(crate) struct Host {
     pub(crate) images: image::Store,
     pub(crate) calls: Arc<Calls>,
     pub(crate) disks: Arc<Disks>,
+    pub(super) haste: Arc<Haste>,
     ranges: Mutex<Allocator>,
 }
 
@@ -144,8 +146,8 @@ impl Host {
         let calls = Arc::new(Calls::open(layout.spools()).step("read", layout.spools().display())?);
         let guards = Guards::default();
         let disks = Arc::new(Disks::new(layout.berths(), config.disk.low_water.0));
-        let host =
-            Self { config, layout, hierarchy, systemd, table, guards, told: RwLock::default(), records, images, calls, disks, ranges };
+        let (haste, told) = (Haste::new(layout.expedited()), RwLock::default());
+        let host = Self { config, layout, hierarchy, systemd, table, guards, told, records, images, calls, disks, haste, ranges };
         host.make_group_parent()?;
         Ok(host)
     }

@@ -79,6 +79,11 @@ impl Layout {
         self.shim_dir(id).join("exit.json")
     }
 
+    /// There while grace periods of the host are expedited by this node.
+    pub(crate) fn expedited(&self) -> PathBuf {
+        self.run.join("expedited")
+    }
+
     pub(crate) fn node_dir(&self) -> PathBuf {
         self.state.join("node")
     }

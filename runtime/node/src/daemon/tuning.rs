@@ -1,15 +1,41 @@
-//! Which kernel limits of the host this node raises, and puts back at its teardown.
+//! What this node changes of the host's kernel: limits that it raises, and puts back at its teardown; haste while berths start.
+
+use std::time::Duration;
 
 use berth_runtime::{
     error::{Result, chain},
     tuning::{Seen, Tuning, wanted},
 };
+use tokio::time::sleep;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::host::Host;
 
+/// Longest haste for one start: what takes longer than this waits for something else.
+const LONGEST_HASTE: Duration = Duration::from_secs(10);
+
 impl Host {
+    /// The kernel hurries until what is returned is dropped, but not for long.
+    pub(super) fn hasten(&self) -> DropGuard {
+        let done = CancellationToken::new();
+        if self.config.tune_host {
+            let (hasty, over) = (self.haste.begin(), done.clone());
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = over.cancelled() => {}
+                    () = sleep(LONGEST_HASTE) => {}
+                }
+                drop(hasty);
+            });
+        }
+        done.drop_guard()
+    }
+
     /// Best done before berths run; a host on which it cannot be done has berths all the same, and the doctor tells.
     pub(crate) fn tune(&self) {
+        if let Err(error) = self.haste.settle() {
+            tracing::warn!(error = chain(&error), "the kernel still hurries as an earlier run had it do");
+        }
         if !self.config.tune_host {
             return;
         }
@@ -21,6 +47,7 @@ impl Host {
 
     /// Puts back what is still ours; says what is not any more.
     pub(crate) fn untune(&self) -> Result<Vec<String>> {
+        self.haste.settle()?;
         Tuning::new()?.restore(&self.table.name)
     }
 

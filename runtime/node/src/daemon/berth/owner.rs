@@ -15,7 +15,7 @@ use tokio::{
     task::JoinHandle,
     time::{MissedTickBehavior, interval, sleep_until},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     Berth, Request, WAITING, disk,
@@ -111,6 +111,8 @@ pub(super) struct Running {
     pub(super) ports: Box<Published>,
     /// How its shim ended, where it is a child of ours.
     pub(super) shim: Option<JoinHandle<std::io::Result<ExitStatus>>>,
+    /// Until its Docker answers.
+    pub(super) hasty: Option<DropGuard>,
     /// How it ended, once the shim has said so.
     pub(super) exited: Option<String>,
 }

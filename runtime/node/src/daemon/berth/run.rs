@@ -16,6 +16,7 @@ use tokio::{
     task::JoinHandle,
     time::{Instant as Deadline, timeout, timeout_at},
 };
+use tokio_util::sync::DropGuard;
 
 use super::{
     owner::{Life, Owner, READY_DEADLINE, Running},
@@ -107,7 +108,7 @@ impl Owner {
         self.publish();
         let intent = self.record.intent;
         match self.bring_up(&listener).await {
-            Ok((channel, pid, shim)) => {
+            Ok((channel, pid, shim, hasty)) => {
                 self.back_off.started();
                 self.up_since = Some(Instant::now());
                 self.conditions.clear();
@@ -130,6 +131,7 @@ impl Owner {
                     containers: None,
                     ports: Published::new(Vec::new()),
                     shim: Some(shim),
+                    hasty: Some(hasty),
                     exited: None,
                 };
                 self.life = Life::Running(Box::new(running));
@@ -182,9 +184,7 @@ impl Owner {
             // Closed only when the node ends.
             permit = node.starts.acquire() => permit,
         };
-        // Beside all that comes before the moves; without it a start is late, no more.
-        let hierarchy = node.host.hierarchy.clone();
-        drop(tokio::task::spawn_blocking(move || hierarchy.hurry()));
+        let hasty = node.host.hasten();
         let sharing = async {
             tokio::select! {
                 biased;
@@ -195,7 +195,7 @@ impl Owner {
         // The shim is executed beside the sharing: alone, it only waits for its orders.
         let ready = async {
             let prepared = self.blocking(move |host| spawn::prepare(host, &record)).await.map_err(|e| chain(&e))?;
-            let waiting = self.execute(&prepared)?;
+            let waiting = self.execute(&prepared, hasty)?;
             Ok::<_, NoStart>((prepared, waiting))
         };
         let (shared, ready) = tokio::join!(sharing, ready);
@@ -241,10 +241,10 @@ impl Owner {
     }
 
     /// A shim that has not been told anything yet.
-    fn execute(&self, prepared: &spawn::Prepared) -> Result<Waiting, String> {
+    fn execute(&self, prepared: &spawn::Prepared, hasty: DropGuard) -> Result<Waiting, String> {
         let (channel, theirs) = Channel::pair().map_err(|e| format!("no socket pair for the shim: {e}"))?;
         let shim = spawn::shim(&self.node.host, self.record.id, prepared, theirs)?;
-        Ok(Waiting { channel, shim })
+        Ok(Waiting { channel, shim, hasty })
     }
 
     /// Directories of the host that the run does not have.
@@ -265,6 +265,7 @@ impl Owner {
             Event::Ready => {
                 running.ready = true;
                 running.ready_by = None;
+                running.hasty = None;
                 tracing::info!(user = self.record.user, after_ms = now_ms() - running.started_at, "docker is ready");
                 self.clear("DockerNotReady");
             }
@@ -502,13 +503,14 @@ impl Owner {
     }
 }
 
-/// A started berth: the way to its shim, the pid of its PID 1, and how its shim will have ended.
-type Begun = (Channel, u32, JoinHandle<io::Result<ExitStatus>>);
+/// A started berth: the way to its shim, the pid of its PID 1, how its shim will have ended, and the haste that it is in.
+type Begun = (Channel, u32, JoinHandle<io::Result<ExitStatus>>, DropGuard);
 
 /// A shim before its orders: nothing of the berth runs.
 struct Waiting {
     channel: Channel,
     shim: Child,
+    hasty: DropGuard,
 }
 
 impl Waiting {
@@ -528,9 +530,9 @@ impl Waiting {
         };
         match started {
             Ok(pid) => {
-                let Self { channel, mut shim } = self;
+                let Self { channel, mut shim, hasty } = self;
                 // It outlives us; while we live it is ours to reap.
-                Ok((channel, pid, tokio::spawn(async move { shim.wait().await })))
+                Ok((channel, pid, tokio::spawn(async move { shim.wait().await }), hasty))
             }
             Err(why) => Err(self.end(why).await),
         }

@@ -119,6 +119,7 @@ impl Owner {
             containers: running_containers,
             ports: Published::new(ports),
             shim: None,
+            hasty: None,
             exited,
         };
         Ok((running, suspended))
