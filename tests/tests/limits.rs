@@ -5,9 +5,11 @@ use std::{fs, path::PathBuf, time::Duration};
 
 use berth_tests::{
     Berth, Host, Options, Running,
+    fault::{Fault, Step, signal},
     group::{self, CPU_QUOTA, CPU_WEIGHT, MEMORY, PIDS},
     until,
 };
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -326,4 +328,42 @@ fn i08_the_hosts_limits_are_raised_and_put_back() {
         None => {}
         Some(text) => assert!(!text.contains(&format!("\"{node}\"")), "{text}"),
     }
+}
+
+#[test]
+fn i08_the_hosts_kernel_hurries_while_a_berth_starts_and_no_longer() {
+    let switch = || fs::read_to_string("/sys/kernel/rcu_expedited").expect("the kernel's switch").trim().to_owned();
+    let fault = Fault::new();
+    let host = Host::with(Options { env: vec![fault.env()], ..Options::default() });
+    let a = host.new_berth("a");
+    let mark = host.run_dir.join("expedited");
+    let over = || until("the haste is over", SOON, || (!mark.exists() && switch() == "0").then_some(()));
+    over();
+
+    let start_halted = || {
+        a.stop().ok();
+        fault.arm("halt", &Step { name: "let PID 1 go".into(), who: "shim".into(), number: 1 });
+        let starting = a.start().spawn();
+        (starting, until("the start stands still", SOON, || fault.struck()).pid)
+    };
+    let (starting, shim) = start_halted();
+    assert_eq!((mark.exists(), switch().as_str()), (true, "1"));
+    // Not for as long as a start may take.
+    over();
+    signal(shim, Signal::SIGCONT);
+    let started = starting.finish(SOON);
+    assert!(started.success(), "{started:?}");
+    a.await_docker();
+    over();
+
+    // Nor for as long as nobody is there to end it.
+    let (starting, shim) = start_halted();
+    host.kill_node();
+    assert_eq!((mark.exists(), switch().as_str()), (true, "1"));
+    signal(shim, Signal::SIGKILL);
+    host.start_node();
+    over();
+    drop(starting);
+    a.await_docker();
+    over();
 }

@@ -103,18 +103,6 @@ impl Hierarchy {
         !self.v1.is_empty()
     }
 
-    /// Has the kernel do now what the first move into a group does after a while without one: it waits until no processor is in an old
-    /// critical section any more (the lock of all moves is cheap for fork and exit), 5 to 20 ms. Moves within as long behind it wait for
-    /// nothing. The caller is moved to where it is.
-    pub fn hurry(&self) -> Result<()> {
-        let groups = fs::read_to_string("/proc/self/cgroup").step("read", "/proc/self/cgroup")?;
-        // Seen from a namespace of groups, it may lie outside of what is mounted.
-        match groups.lines().find_map(|line| line.strip_prefix("0::/")).filter(|home| !home.starts_with("..")) {
-            Some(home) => write(&self.unified.join(home).join("cgroup.procs"), "0"),
-            None => Ok(()),
-        }
-    }
-
     /// Controllers on the cgroup2 hierarchy.
     pub fn controllers(&self) -> Result<Vec<String>> {
         let file = self.unified.join("cgroup.controllers");
@@ -326,15 +314,6 @@ fn remove_empty(dir: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn who_hurries_stays_where_he_is() {
-        let here = || fs::read_to_string("/proc/self/cgroup").unwrap();
-        let before = here();
-        let done = Hierarchy::detect().unwrap().hurry();
-        assert!(done.is_ok() || !rustix::process::geteuid().is_root(), "{done:?}");
-        assert_eq!(here(), before);
-    }
 
     #[test]
     fn hybrid_and_unified_hosts_are_told_apart() {

@@ -38,7 +38,7 @@ pub fn start(bundle: &Bundle, mounts: Vec<OwnedFd>, undo: &mut Undo) -> Result<S
     // The shim half goes when the caller has ended, by its parent's sweep: a group with a process in it cannot be removed.
     let group = bundle.cgroup.clone();
     undo.step("make control groups", || bundle.cgroup.make(), move || group.remove_part(Part::Payload))?;
-    // On v1 hierarchies it comes last: the stage's moves and this one then share the kernel's wait (`Hierarchy::hurry`).
+    // On v1 hierarchies it comes last: what a start takes is not charged to what the shim may hold.
     if !bundle.cgroup.hierarchy.hybrid() {
         bundle.cgroup.join(Part::Shim, 0)?;
     }
