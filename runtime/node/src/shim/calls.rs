@@ -1,6 +1,6 @@
-//! The spool of calls: one line of JSON for each, in the file within [`DELAY`], so that nothing is lost whichever daemon is killed. Lines are
-//! written in batches: a write for each would stand before the client's next call. The node takes what is there and says so; what it took it
-//! punches out of the file, whose positions only grow.
+//! The spool of calls: one line of JSON for each, in the file two [moments](super::pulse) after it is over, so that nothing is lost whichever
+//! daemon is killed. Lines are written in batches: a write for each would stand before the client's next call. The node takes what is there
+//! and says so; what it took it punches out of the file, whose positions only grow.
 //!
 //! Bounds: [`MOST`] bytes between what was taken and the end; calls beyond are counted, and told as one [`CallRecord::Lost`] as soon as there
 //! is room again. A write that fails (a full disk) counts the same way, for every line of its batch.
@@ -21,6 +21,7 @@ use tokio::{sync::Notify, task::spawn_blocking, time::sleep};
 
 use super::{
     http::Finished,
+    pulse::Pulse,
     state::{State, now_ms},
 };
 use crate::link::{Event, Owner};
@@ -29,8 +30,7 @@ use crate::link::{Event, Owner};
 const MOST: u64 = 16 << 20;
 /// Kept free for the line that tells how many calls were lost.
 const RESERVE: u64 = 4096;
-/// Longest time, and most bytes, until lines are written.
-const DELAY: Duration = Duration::from_millis(5);
+/// Most bytes that wait to be written.
 const BATCH: usize = 64 << 10;
 /// Least time between two reports of the end, and between two syncs.
 const PACE: Duration = Duration::from_millis(100);
@@ -55,6 +55,7 @@ pub(crate) struct Calls {
     grown: Notify,
     dirty: AtomicBool,
     written: Notify,
+    pub(crate) pulse: Pulse,
 }
 
 #[derive(Debug, Default)]
@@ -92,6 +93,7 @@ impl Calls {
             grown: Notify::new(),
             dirty: AtomicBool::new(false),
             written: Notify::new(),
+            pulse: Pulse::new()?,
         };
         calls.lock().mend(&calls.file);
         Ok(calls)
@@ -137,12 +139,18 @@ impl Calls {
         }
     }
 
-    /// Writes lines when they have waited for [`DELAY`], for ever.
+    /// Writes lines a moment after the first of them, for ever.
     pub(crate) async fn write_for_ever(&self) {
-        loop {
-            self.waiting.notified().await;
-            sleep(DELAY).await;
-            self.write(&mut self.lock());
+        let writing = async {
+            loop {
+                self.waiting.notified().await;
+                self.pulse.beat().await;
+                self.write(&mut self.lock());
+            }
+        };
+        tokio::select! {
+            ended = self.pulse.run() => tracing::error!(?ended, "calls are written when there are many, and at the end"),
+            () = writing => {}
         }
     }
 

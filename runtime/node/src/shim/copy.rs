@@ -86,7 +86,7 @@ pub(crate) trait Beside {
     fn said_all(&mut self) {}
 
     /// Nothing of an answer to the call under way has come yet: one can be given instead.
-    fn unanswered(&self) -> bool {
+    fn unanswered(&mut self) -> bool {
         false
     }
 
@@ -111,9 +111,12 @@ pub(crate) trait Beside {
     }
 
     /// No call but the last is under way.
-    fn all_but_one_answered(&self) -> bool {
+    fn all_but_one_answered(&mut self) -> bool {
         true
     }
+
+    /// Nothing more can be done now; the caller's task is woken for whatever this has to do by itself.
+    fn waits(&mut self, _: &mut Context<'_>) {}
 }
 
 struct Nothing;
@@ -257,7 +260,11 @@ impl<'p> Relay<'p> {
         if refusal.is_some() && tap.all_but_one_answered() {
             return Poll::Ready(Ok(refusal.take().map_or(Stop::Done, Stop::Refused)));
         }
-        if up.over && down.over { Poll::Ready(Ok(Stop::Done)) } else { Poll::Pending }
+        if up.over && down.over {
+            return Poll::Ready(Ok(Stop::Done));
+        }
+        tap.waits(cx);
+        Poll::Pending
     }
 }
 

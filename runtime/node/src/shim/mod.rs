@@ -30,6 +30,7 @@ mod packet;
 mod pipe;
 mod ports;
 mod proxy;
+mod pulse;
 mod scratch;
 mod sleep;
 mod state;

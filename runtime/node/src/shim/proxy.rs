@@ -15,7 +15,7 @@ use rustix::{
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    task::consume_budget,
+    task::{consume_budget, yield_now},
     time::sleep,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -164,13 +164,13 @@ impl Proxy {
             },
         };
         match inner {
-            Ok((_place, inner)) => self.carry(client, inner, caller).await,
+            Ok((place, inner)) => self.carry(client, inner, caller, place).await,
             Err(answer) => self.refuse(client, caller, answer, began).await,
         }
     }
 
     /// Carries bytes both ways until an end, or until what is open is to be cut.
-    async fn carry(&self, client: OwnedFd, inner: OwnedFd, caller: Caller) {
+    async fn carry(&self, client: OwnedFd, inner: OwnedFd, caller: Caller, place: OwnedSemaphorePermit) {
         let Self { state, sleeper, calls, covers, .. } = self;
         let (Ok(client), Ok(inner)) = (End::new(client), End::new(inner)) else { return };
         let gate = (!covers.is_empty()).then(|| Gate::new(covers, &self.budget));
@@ -178,7 +178,9 @@ impl Proxy {
         let mut relay = Relay::new(client, inner, &self.pipes, &self.budget);
         let running = async {
             loop {
-                match relay.run(&mut tap).await? {
+                let stop = relay.run(&mut tap).await?;
+                tap.catch_up();
+                match stop {
                     Stop::Asleep => tokio::select! {
                         biased;
                         woken = sleeper.stir() => {
@@ -206,6 +208,11 @@ impl Proxy {
             done = running => done.ok().flatten(),
             () = self.cut.cancelled() => None,
         };
+        if answer.is_none() {
+            // Whoever has just come is in more of a hurry than what is over.
+            drop(place);
+            yield_now().await;
+        }
         let head_only = tap.head_only();
         tap.end(relay.client.socket(), answer.as_ref().map(|answer| answer.status));
         if let Some(answer) = answer

@@ -1,7 +1,7 @@
 //! What stands beside one connection of the user: follows its calls ([`http`](super::http)), writes each down when it is over, and keeps the
 //! berth awake while one is under way.
 
-use std::{os::fd::OwnedFd, time::Instant};
+use std::{os::fd::OwnedFd, task::Context, time::Instant};
 
 use nix::sys::socket::{getsockopt, sockopt::PeerPidfd};
 use rustix::{
@@ -14,10 +14,16 @@ use super::{
     calls::{Caller, Calls},
     copy::{Beside, Direction},
     http::{self, Conversation, Gate, Now},
+    pulse::Beat,
     sleep::{Look, Sleeper},
     state::{State, now_ms},
     usage::Use,
 };
+
+/// What passes in at most so many bytes is followed later: whoever waits for it mostly answers at once, and that should not find us at work.
+const SHORT: usize = 1024;
+/// Most bytes and parts that are left for later: many connections may have some.
+const MOST_LATER: (usize, usize) = (2048, 16);
 
 /// Beside one connection.
 #[derive(Debug)]
@@ -32,6 +38,17 @@ pub(crate) struct Tap<'a> {
     refusal: Option<Answer>,
     in_use: Option<Use<'a>>,
     looking: Option<Look<'a>>,
+    later: Later,
+}
+
+/// What was passed on and is not followed yet.
+#[derive(Debug, Default)]
+struct Later {
+    bytes: Vec<u8>,
+    /// Whose they are, how many, and when they passed.
+    parts: Vec<(Direction, usize, Now)>,
+    /// When they are followed at the latest.
+    due: Option<Beat>,
 }
 
 impl<'a> Tap<'a> {
@@ -45,7 +62,44 @@ impl<'a> Tap<'a> {
         gate: Option<Gate<'a>>,
     ) -> Self {
         let conversation = Conversation::new(budget);
-        Self { state, sleeper, calls, caller, named: false, conversation, gate, refusal: None, in_use: None, looking: None }
+        let later = Later::default();
+        Self { state, sleeper, calls, caller, named: false, conversation, gate, refusal: None, in_use: None, looking: None, later }
+    }
+
+    /// Follows what was left for later; whatever else is told or asked comes behind it.
+    pub(crate) fn catch_up(&mut self) {
+        if self.later.parts.is_empty() {
+            return;
+        }
+        let Later { mut bytes, mut parts, due } = std::mem::take(&mut self.later);
+        let mut rest = &bytes[..];
+        for (direction, length, at) in parts.drain(..) {
+            let (part, behind) = rest.split_at(length);
+            self.follow(direction, part, at);
+            rest = behind;
+        }
+        bytes.clear();
+        self.later = Later { bytes, parts, due };
+        self.keep_awake();
+    }
+
+    fn follow(&mut self, direction: Direction, bytes: &[u8], at: Now) {
+        let Self { conversation, calls, caller, .. } = self;
+        match direction {
+            Direction::Up => conversation.sent(bytes, at),
+            Direction::Down => conversation.received(bytes, at, |call| calls.record(caller, call)),
+        }
+    }
+
+    fn leave_for_later(&mut self, direction: Direction, bytes: &[u8]) {
+        self.later.bytes.extend_from_slice(bytes);
+        self.later.parts.push((direction, bytes.len(), now()));
+        if self.later.bytes.len() >= MOST_LATER.0 || self.later.parts.len() >= MOST_LATER.1 {
+            self.catch_up();
+        } else if self.in_use.is_none() && self.looking.is_none() {
+            // It may be a call.
+            self.looking = Some(self.sleeper.look());
+        }
     }
 
     /// The answer to the call under way has no body.
@@ -56,6 +110,7 @@ impl<'a> Tap<'a> {
     /// The connection is over. `refused`: the status with which Berth itself answered the last call.
     pub(crate) fn end(mut self, client: &OwnedFd, refused: Option<u16>) {
         self.name_caller(client);
+        self.catch_up();
         let Self { mut conversation, calls, caller, .. } = self;
         let record = |call| calls.record(&caller, call);
         match refused {
@@ -91,6 +146,8 @@ impl Beside for Tap<'_> {
     fn unseen(&self, direction: Direction) -> u64 {
         match direction {
             Direction::Up if self.gate.is_some() => 0,
+            // What was left for later may change it.
+            _ if !self.later.parts.is_empty() => 0,
             Direction::Up => self.conversation.unseen_up(),
             Direction::Down => self.conversation.unseen_down(),
         }
@@ -114,6 +171,7 @@ impl Beside for Tap<'_> {
 
     fn refusal(&mut self) -> Option<Answer> {
         let answer = self.refusal.take()?;
+        self.catch_up();
         if let Some(gate) = self.gate.take() {
             // As if it had passed, so that it is written down.
             self.conversation.sent(gate.held(), now());
@@ -121,7 +179,8 @@ impl Beside for Tap<'_> {
         Some(answer)
     }
 
-    fn all_but_one_answered(&self) -> bool {
+    fn all_but_one_answered(&mut self) -> bool {
+        self.catch_up();
         self.conversation.calls() <= 1
     }
 
@@ -130,15 +189,17 @@ impl Beside for Tap<'_> {
     }
 
     fn passed(&mut self, direction: Direction, bytes: &[u8]) {
-        let Self { conversation, calls, caller, .. } = self;
-        match direction {
-            Direction::Up => conversation.sent(bytes, now()),
-            Direction::Down => conversation.received(bytes, now(), |call| calls.record(caller, call)),
+        // Of a stream there is nothing to follow.
+        if bytes.len() <= SHORT && self.unseen(direction) < u64::MAX {
+            return self.leave_for_later(direction, bytes);
         }
+        self.catch_up();
+        self.follow(direction, bytes, now());
         self.keep_awake();
     }
 
     fn passed_unseen(&mut self, direction: Direction, bytes: u64) {
+        self.catch_up();
         let Self { conversation, calls, caller, .. } = self;
         match direction {
             Direction::Up => conversation.sent_unseen(bytes),
@@ -148,13 +209,26 @@ impl Beside for Tap<'_> {
     }
 
     fn said_all(&mut self) {
+        self.catch_up();
         let Self { conversation, calls, caller, .. } = self;
         conversation.said_all(now(), |call| calls.record(caller, call));
         self.keep_awake();
     }
 
-    fn unanswered(&self) -> bool {
+    fn unanswered(&mut self) -> bool {
+        self.catch_up();
         self.conversation.unanswered()
+    }
+
+    fn waits(&mut self, cx: &mut Context<'_>) {
+        let pulse = &self.calls.pulse;
+        if self.later.due.is_some_and(|due| pulse.is_over(due)) {
+            self.catch_up();
+            // Idle connections hold nothing.
+            self.later = Later::default();
+        } else if self.later.due.is_none() && !self.later.parts.is_empty() {
+            self.later.due = Some(pulse.next(cx));
+        }
     }
 
     fn moved(&mut self, client: &OwnedFd) {

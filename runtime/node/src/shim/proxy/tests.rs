@@ -355,7 +355,7 @@ async fn play(stream: UnixStream, mine: Script, theirs: Script, dice: u64) -> us
             }
             sent += piece.len();
             if dice.below(8) == 0 {
-                tokio::task::yield_now().await;
+                yield_now().await;
             }
         }
         if !mine.reset {
@@ -459,7 +459,7 @@ async fn x11_every_call_is_written_down_when_its_answer_has_passed() {
     client.write_all(b"POST /containers/web/wait HTTP/1.1\r\n\r\n").await.unwrap();
     let mut byte = [0];
     docker.read_exact(&mut byte).await.unwrap();
-    assert!(rig.state.usage.under_way());
+    rest::until("in use", || rig.state.usage.under_way()).await;
     drop(client);
     let calls = rig.calls(4).await;
     assert_eq!(

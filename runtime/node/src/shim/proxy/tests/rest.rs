@@ -11,7 +11,7 @@ async fn nothing(stream: &mut UnixStream) {
     assert!(came.is_err(), "{came:?} passed");
 }
 
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(super) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let wait = async {
         while !holds() {
             sleep(Duration::from_millis(5)).await;
@@ -46,6 +46,33 @@ async fn a_byte_on_an_open_connection_wakes_a_berth_that_sleeps_and_arrives() {
     assert!(rig.proxy.sleeper.asleep());
     exchange(&mut client, &mut docker, PING, PONG).await;
     assert_eq!(rig.proxy.sleeper.rest(), Rest::Awake);
+}
+
+#[tokio::test]
+async fn a_call_keeps_the_berth_awake_from_its_first_byte_to_its_last() {
+    let rig = Rig::new(|_| {});
+    let inner = rig.inner();
+    let (mut client, mut docker) = connected(&rig, &inner).await;
+    rig.state.set_engine(Engine::Ready);
+    rig.state.containers.send_replace(Containers { running: Some(0), ..Containers::default() });
+    rig.proxy.sleeper.set_idle(Idle { freeze_after: Some(0), stop_after: None });
+    let sleeper = Arc::clone(&rig.proxy.sleeper);
+    let clock = tokio::spawn(async move { sleeper.watch_over().await });
+    for _ in 0..20 {
+        until("asleep", || rig.proxy.sleeper.asleep()).await;
+        // A look, byte by byte, and its answer; nothing of it is written down at once.
+        for byte in PING {
+            client.write_all(&[*byte]).await.unwrap();
+            docker.read_exact(&mut [0]).await.unwrap();
+            assert!(!rig.proxy.sleeper.asleep());
+        }
+        sleep(Duration::from_millis(30)).await;
+        assert!(!rig.proxy.sleeper.asleep());
+        docker.write_all(PONG).await.unwrap();
+        client.read_exact(&mut vec![0; PONG.len()]).await.unwrap();
+    }
+    assert_eq!(rig.calls(20).await.len(), 20);
+    clock.abort();
 }
 
 #[tokio::test]
