@@ -1,9 +1,9 @@
 //! Short grace periods of the kernel's RCU while something waits for many of them.
 //!
 //! A third of the time that a Docker takes to start is such waits, one after the other: each `iptables -D`, each bridge that goes and the
-//! first move between control groups waits until every processor has left what it read, 5 to 20 ms where some are idle. Expedited
-//! (`/sys/kernel/rcu_expedited`, Documentation/RCU) it takes less than one, for which processors at work are interrupted for some
-//! microseconds. So it is asked for while berths start, and never on a host that keeps processors free of interruptions.
+//! first move between control groups waits until every processor has left what it read, 5 to 25 ms where some are idle. Expedited
+//! (`/sys/kernel/rcu_expedited`, Documentation/RCU), the kernel does not wait for processors to come by but interrupts those at work. So
+//! that is asked for while berths start, and never on a host that keeps processors free of interruptions.
 
 use std::{
     fs, io,

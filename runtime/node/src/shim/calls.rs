@@ -1,4 +1,4 @@
-//! The spool of calls: one line of JSON for each, in the file two [moments](super::pulse) after it is over, so that nothing is lost whichever
+//! The spool of calls: one line of JSON for each, in the file within two [moments](super::pulse) of its end, so that nothing is lost whichever
 //! daemon is killed. Lines are written in batches: a write for each would stand before the client's next call. The node takes what is there
 //! and says so; what it took it punches out of the file, whose positions only grow.
 //!

@@ -1,7 +1,7 @@
 //! What can wait for a moment, all at once.
 //!
-//! Not a timer of the event loop: while one is set, each wait for events carries its rest, and the kernel programs the processor's own timer
-//! for every one of them; in a virtual machine that is a way to its host and back. This one is set once for all who wait.
+//! Not a timer of the event loop: while one is set, each wait for events carries its rest as a timeout, which the kernel sets and takes back
+//! every time. This one is set once for all who wait.
 
 use std::{
     future::poll_fn,
